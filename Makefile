@@ -1,0 +1,54 @@
+# One word for each chore; plain `make` lists them.
+# Kept to what GNU make 3.81 and a POSIX sh know, since that is what macOS brings.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# The environment in .venv stands for itself, whatever the shell around it carries.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
+
+BIN := .venv/bin
+
+.PHONY: help serve test check demo e2e bench fmt clean setup setup-e2e
+
+help: ## List these commands
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "Options go into ARGS:  make serve ARGS='--port 8080'    make test ARGS='-k resume -x'"
+
+serve: setup ## Set everything up and serve http://127.0.0.1:10242
+	@exec $(BIN)/mlx-manager serve $(ARGS)
+
+test: setup ## Set everything up and run the tests
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## Lint, format, types, import rules, house rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	MYPYPATH=backend/e2e $(BIN)/mypy backend/e2e
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_house.py
+
+demo: setup ## Try everything with no network: a hub of its own, generated models, slow links
+	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m demo $(ARGS)
+
+e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (some hundred MB to set up)
+	$(BIN)/pytest backend/e2e -o faulthandler_timeout=900 $(ARGS)
+
+bench: setup ## Side by side with hf, aria2c and curl against a hub of its own (half an hour; see docs/performance.md)
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+fmt: setup ## Put the code into its format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove what these commands made in this folder (no model, no download)
+	rm -rf .venv .venv-e2e .venv.lock .venv-e2e.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/bench
+	find backend benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@sh scripts/setup.sh .venv -c constraints.txt -e '.[dev]'
+
+setup-e2e:
+	@sh scripts/setup.sh .venv-e2e -r backend/e2e/requirements.txt

@@ -1,0 +1,5 @@
+"""``python -m mlx_manager``: the command line."""
+
+from mlx_manager.cli import main
+
+main()
