@@ -1,0 +1,128 @@
+"""The standard cache as a place to put models: implements `ports.Cache`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from mlx_manager.domain import words
+from mlx_manager.domain.library import LocalModel
+from mlx_manager.domain.plan import Plan, case_collisions
+from mlx_manager.errors import UnsafeFileName
+from mlx_manager.services.hf_cache.discarding import discard
+from mlx_manager.services.hf_cache.layout import (
+    RepoFolders,
+    check_names,
+    disk_errors,
+    folds_names,
+    has_symlinks,
+    prove_writable,
+)
+from mlx_manager.services.hf_cache.library import read_library
+from mlx_manager.services.hf_cache.linking import link_files, make_parents, write_ref, write_tree
+from mlx_manager.services.ports import BlobPlace
+
+log = logging.getLogger(__name__)
+
+
+class HfCache:
+    """Implements `ports.Cache` for ``cache_dir`` (HF_HUB_CACHE). All calls block and may come from any thread.
+
+    ``symlinks``, ``folds_case``: what the disk can do; None, the rule, finds out when it matters.
+    """
+
+    def __init__(self, cache_dir: Path, *, symlinks: bool | None = None, folds_case: bool | None = None) -> None:
+        self.cache_dir = cache_dir
+        self._symlinks = symlinks
+        self._folds_case = folds_case
+
+    def prepare(self, plan: Plan) -> list[BlobPlace]:
+        """Make the model's folders, prove them writable, and name the place of each of ``plan.blobs``, in order.
+
+        The commit's listing is written already, so that from now on everybody can tell what of the model is missing.
+        Raises CacheNotWritable, DiskFull, CacheFailed, UnsafeFileName.
+        """
+        check_names(plan)
+        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        with disk_errors(folders.root):
+            for folder in (folders.blobs, folders.snapshots, folders.trees, folders.locks):
+                prove_writable(folder)
+            # These need not be there yet; but once hundreds of gigabytes have come it is late to learn that they are
+            # somebody else's.
+            for folder in (folders.root, folders.refs, folders.snapshot(plan.commit)):
+                if folder.is_dir():
+                    prove_writable(folder)
+            self._check_case(plan, folders)
+            write_tree(folders, plan)
+            contents = self._contents(folders, plan)
+            if not self._has_symlinks(folders):
+                for file in plan.files:
+                    make_parents(folders, plan.commit, file.path)
+        return [
+            BlobPlace(file, contents[file.etag], folders.part(file.etag), folders.lock(file.etag))
+            for file in plan.blobs
+        ]
+
+    def free_bytes(self) -> int:
+        """Room on the cache's disk for this user, in bytes; the cache itself need not exist yet."""
+        folder = self.cache_dir
+        with disk_errors(folder):
+            while not folder.exists() and folder != folder.parent:
+                folder = folder.parent
+            return shutil.disk_usage(folder).free
+
+    def link(self, plan: Plan) -> Path:
+        """With every blob in place: listing, snapshot, and the ref last, since it is what makes others look. Returns
+        the snapshot. Twice is fine. Raises CacheFailed when a blob is not there, and as `prepare` does."""
+        check_names(plan)
+        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        with disk_errors(folders.root):
+            folders.snapshots.mkdir(parents=True, exist_ok=True)
+            write_tree(folders, plan)
+            contents = self._contents(folders, plan)
+            snapshot = link_files(folders, plan, contents, symlinks=self._has_symlinks(folders))
+            write_ref(folders, plan.revision, plan.commit)
+        log.debug("%s: %s linked in %s", plan.model_id, words.count(len(plan.files), "file"), snapshot)
+        return snapshot
+
+    def discard(self, plan: Plan, *, keep: Collection[str] = ()) -> int:
+        """Remove what a cancelled download has left, not what others want or use; see `discarding`. Bytes freed."""
+        check_names(plan)
+        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        with disk_errors(folders.root):
+            freed = discard(folders, plan, keep)
+        log.debug("%s: %s discarded", plan.model_id, words.size(freed))
+        return freed
+
+    def local(self) -> list[LocalModel]:
+        """Every model in the cache, by name, whoever fetched it. What cannot be read is passed over and logged."""
+        return read_library(self.cache_dir)
+
+    def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
+        """Etag → where that content is or goes: its blob; without symbolic links, its first path in the snapshot,
+        unless another program has left it as a blob."""
+        if self._has_symlinks(folders):
+            return {file.etag: folders.blob(file.etag) for file in plan.files}
+        snapshot = folders.snapshot(plan.commit)
+        first = {file.etag: snapshot / file.path for file in reversed(plan.files)}
+        blobs = {etag: folders.blob(etag) for etag in first}
+        return {etag: blobs[etag] if blobs[etag].is_file() else path for etag, path in first.items()}
+
+    def _has_symlinks(self, folders: RepoFolders) -> bool:
+        if self._symlinks is None:
+            folders.blobs.mkdir(parents=True, exist_ok=True)
+            self._symlinks = has_symlinks(folders.blobs)
+        return self._symlinks
+
+    def _check_case(self, plan: Plan, folders: RepoFolders) -> None:
+        clashes = case_collisions(plan.files)
+        if clashes and self._folds_case is None:
+            self._folds_case = folds_names(folders.blobs)
+        if clashes and self._folds_case:
+            raise UnsafeFileName(
+                f"The disk of {self.cache_dir} takes different names for the same, and {plan.model_id} has files that "
+                f"differ in no more than that: {clashes[0][:80]!r}.",
+                advice="Leave them out with ignore_patterns, or put the cache (HF_HUB_CACHE) on a case-sensitive disk.",
+            )

@@ -1,0 +1,114 @@
+"""The last step of a download: snapshot, listing and ref, each complete or not there at all.
+
+Nothing here follows a link that it finds: the library keeps some blobs as links into a store that models share, and
+writing through one would change them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlx_manager.domain.plan import Plan
+from mlx_manager.errors import CacheFailed
+from mlx_manager.services.hf_cache.layout import RepoFolders
+
+TREE_FORMAT = 1
+
+
+def write_tree(folders: RepoFolders, plan: Plan) -> None:
+    """``trees/<commit>.json`` as huggingface_hub writes it: every file of the commit, fetched or not."""
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted(plan.tree, key=lambda file: file.path):
+        entry: dict[str, Any] = {"size": file.size, "blob_id": file.blob_id}
+        if file.sha256 is not None:
+            entry |= {"lfs_sha256": file.sha256, "lfs_size": file.size}
+        if file.xet_hash is not None:
+            entry["xet_hash"] = file.xet_hash
+        files[file.path] = entry
+    text = json.dumps({"format_version": TREE_FORMAT, "files": files}, indent=1)
+    _write(folders, folders.tree(plan.commit), text)
+
+
+def write_ref(folders: RepoFolders, revision: str, commit: str) -> None:
+    """``refs/<revision>``; a commit's own hash needs none."""
+    if revision != commit:
+        _write(folders, folders.refs / revision, commit)
+
+
+def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *, symlinks: bool) -> Path:
+    """Put every file of the plan into its snapshot, from the place of its etag. Raises OSError, CacheFailed."""
+    snapshot = folders.snapshot(plan.commit)
+    for file in plan.files:
+        source = contents[file.etag]
+        if not source.is_file() or source.stat().st_size != file.size:
+            raise CacheFailed(f"The content of {file.path} is not there: {source} is missing or of a wrong size.")
+        target = make_parents(folders, plan.commit, file.path)
+        if symlinks:
+            _symlink(folders, source, target)
+        elif source != target:
+            _copy(folders, source, target, file.size)
+    return snapshot
+
+
+def make_parents(folders: RepoFolders, commit: str, path: str) -> Path:
+    """The place of a file in its snapshot, with real folders above it: a link among them is replaced, not followed."""
+    folder = folders.snapshots
+    for name in (commit, *PurePosixPath(path).parent.parts):
+        folder /= name
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if folder.is_symlink() or not folder.is_dir():
+                folder.unlink()
+                folder.mkdir()
+    return folder / PurePosixPath(path).name
+
+
+def _symlink(folders: RepoFolders, source: Path, target: Path) -> None:
+    way = Path(os.path.relpath(source, target.parent))
+    if target.is_symlink() and target.readlink() == way:
+        return
+    temporary = folders.temporary()
+    temporary.symlink_to(way)
+    _publish(temporary, target)
+
+
+def _copy(folders: RepoFolders, source: Path, target: Path, size: int) -> None:
+    if not target.is_symlink() and target.is_file() and target.stat().st_size == size:
+        return
+    temporary = folders.temporary()
+    try:
+        shutil.copyfile(source, temporary)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _publish(temporary, target)
+
+
+def _write(folders: RepoFolders, target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_symlink() and target.is_file() and target.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    temporary = folders.temporary()
+    try:
+        temporary.write_text(text, encoding="utf-8")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _publish(temporary, target)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Rename over whatever file or link is there; an empty folder in the way goes, one that holds something stays."""
+    try:
+        if target.is_dir() and not target.is_symlink():
+            target.rmdir()
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

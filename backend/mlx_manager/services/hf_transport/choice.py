@@ -1,0 +1,35 @@
+"""Which proxy a URL is fetched through, for those who fetch without httpx2 and must choose as it does."""
+
+from __future__ import annotations
+
+import httpx2
+
+from mlx_manager.services.hf_transport.proxies import environment_proxies
+
+
+class ProxyChoice:
+    """``choice(url)``: the URL of the proxy (it may hold a password), or None for the direct way. From any thread.
+
+    The environment is looked at once, when this is made. httpx2 itself chooses: it sends a request that is answered
+    before it gets anywhere.
+    """
+
+    def __init__(self) -> None:
+        mounts: dict[str, httpx2.BaseTransport | None] = {
+            pattern: _Sign(proxy) for pattern, proxy in environment_proxies().items()
+        }
+        self._client = httpx2.Client(transport=_Sign(None), mounts=mounts, trust_env=False)
+
+    def __call__(self, url: str) -> str | None:
+        proxy: str | None = self._client.get(url).extensions["proxy"]
+        return proxy
+
+
+class _Sign(httpx2.BaseTransport):
+    """Stands where a way begins, and says which it is."""
+
+    def __init__(self, proxy: str | None) -> None:
+        self._proxy = proxy
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, extensions={"proxy": self._proxy})

@@ -1,0 +1,277 @@
+"""What the cache holds, and what a cancelled download leaves in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from fakes.hub_server import HubServer
+from hub_cache import FILES, REPO, everything, fetch, hf, nobody_special, open_folder, plan_of
+from mlx_manager.domain.library import LocalModel
+from mlx_manager.services.hf_cache import HfCache
+
+SHARDS: dict[str, Any] = {
+    "config.json": "{}",
+    "README.md": "# Shards",
+    "model-00001-of-00002.safetensors": b"1" * 5000,
+    "model-00002-of-00002.safetensors": b"2" * 7000,
+    "model.safetensors.index.json": '{"weight_map": {"a": "model-00001-of-00002.safetensors", '
+    '"b": "model-00002-of-00002.safetensors"}}',
+}
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubServer]:
+    with HubServer() as hub:
+        hub.add_model(REPO, FILES)
+        hub.add_model("org/Shards", SHARDS)
+        yield hub
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> HfCache:
+    return HfCache(tmp_path / "cache")
+
+
+def only(cache: HfCache) -> LocalModel:
+    [model] = cache.local()
+    return model
+
+
+def root_of(cache: HfCache, repo: str = "org/Shards") -> Path:
+    return cache.cache_dir / ("models--" + repo.replace("/", "--"))
+
+
+# -- the library
+
+
+def test_a_cache_of_the_real_hf_download(hub: HubServer, cache: HfCache) -> None:
+    hf(hub, cache.cache_dir, "download", REPO)
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--include", "*.json", "--include", "*.safetensors")
+    tiny, shards = cache.local()
+    plan = plan_of(hub)
+    assert (tiny.model_id, tiny.commit, tiny.complete) == (REPO, plan.commit, True)
+    assert (tiny.size_bytes, tiny.partial_bytes) == (plan.total_bytes, 0)
+    [revision] = tiny.revisions
+    assert (revision.refs, revision.files, revision.files_total) == (("main",), len(FILES), len(FILES))
+    assert revision.size_bytes == plan.total_bytes
+    # mlx-lm leaves the README out too: a model all the same.
+    assert (shards.model_id, shards.complete, shards.revisions[0].files) == ("org/Shards", True, 4)
+    assert time.time() - tiny.modified_at < 600
+
+
+def test_an_interrupted_hf_download_is_no_model(hub: HubServer, cache: HfCache) -> None:
+    hf(hub, cache.cache_dir, "download", "org/Shards", "config.json", "model-00001-of-00002.safetensors")
+    assert not only(cache).complete
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--exclude", "*2.safetensors")
+    shards = only(cache)
+    assert (shards.complete, shards.revisions[0].files, shards.revisions[0].files_total) == (False, 4, 5)
+    hf(hub, cache.cache_dir, "download", "org/Shards")
+    assert only(cache).complete
+
+
+def test_a_model_while_it_is_fetched(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    places = cache.prepare(plan)
+    assert cache.local() == []
+    for place in places[:2]:
+        place.blob.write_bytes(b"x" * place.file.size)
+    done = sum(place.file.size for place in places[:2])
+    places[2].part.write_bytes(b"y" * 4096)
+    model = only(cache)
+    assert (model.complete, model.commit, model.partial_bytes) == (False, plan.commit, 4096)
+    assert model.size_bytes == done + 4096
+    assert (model.revisions[0].files, model.revisions[0].files_total) == (2, 5)
+
+
+def test_a_preallocated_part_counts_what_it_takes(hub: HubServer, cache: HfCache) -> None:
+    place = cache.prepare(plan_of(hub, "org/Shards"))[2]
+    with place.part.open("wb") as file:
+        file.truncate(1 << 40)
+    assert only(cache).partial_bytes < 1 << 20
+
+
+def test_what_two_commits_share_counts_once(hub: HubServer, cache: HfCache) -> None:
+    first = plan_of(hub, "org/Shards")
+    hub.commit("org/Shards", {"extra.json": "{ }"}, keep=True, branch="next")
+    second = plan_of(hub, "org/Shards", "next")
+    for plan, age in ((first, 100), (second, 0)):
+        snapshot = fetch(hub, cache, plan)
+        os.utime(snapshot, (time.time() - age,) * 2)
+    model = only(cache)
+    assert [revision.commit for revision in model.revisions] == [second.commit, first.commit]
+    assert [revision.refs for revision in model.revisions] == [("next",), ("main",)]
+    assert model.size_bytes == second.total_bytes
+    assert [revision.size_bytes for revision in model.revisions] == [second.total_bytes, first.total_bytes]
+    # The newest that is whole is the one to speak of.
+    (root_of(cache) / "snapshots" / second.commit / "config.json").unlink()
+    assert (only(cache).complete, only(cache).commit) == (True, first.commit)
+
+
+def test_files_of_a_wrong_size_and_broken_links_are_missing(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    snapshot = fetch(hub, cache, plan)
+    assert only(cache).complete
+    blob = snapshot / "model-00001-of-00002.safetensors"
+    blob.resolve().write_bytes(b"short")
+    assert not only(cache).complete
+    blob.resolve().unlink()
+    assert not only(cache).complete
+    assert only(cache).revisions[0].files == 4
+
+
+def test_a_cache_of_older_tools_has_no_listing(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    snapshot = fetch(hub, cache, plan)
+    tree = root_of(cache) / "trees" / f"{plan.commit}.json"
+    for nonsense in ("", "[]", "[" * 100_000, '{"format_version": 1, "files": {"a": 3}}', '{"format_version": 2}'):
+        tree.write_text(nonsense)
+        revision = only(cache).revisions[0]
+        assert (revision.complete, revision.files, revision.files_total) == (True, 5, None)
+    # A shard that the index names is missing without a trace.
+    (snapshot / "model-00002-of-00002.safetensors").unlink()
+    assert not only(cache).complete
+    cache.link(plan)
+    tree.unlink()
+    # An orphan of a file that came in the end says nothing; one of a file that did not says all.
+    blobs = root_of(cache) / "blobs"
+    (blobs / f"{plan.files[0].etag}.4f2a.incomplete").write_bytes(b"x")
+    assert only(cache).complete
+    (blobs / f"{'a' * 64}.incomplete").write_bytes(b"x" * 100)
+    assert (only(cache).complete, only(cache).partial_bytes) == (False, 101)
+
+
+def test_a_lone_config_is_no_model(cache: HfCache) -> None:
+    snapshot = root_of(cache, "org/Lone") / "snapshots" / ("1" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert not only(cache).complete
+    (snapshot / "model.safetensors").write_bytes(b"x")
+    assert only(cache).complete
+
+
+def test_foreign_things_are_passed_over(hub: HubServer, cache: HfCache, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.local() == []
+    fetch(hub, cache, plan_of(hub, "org/Shards"))
+    (root_of(cache, "gpt2") / "blobs").mkdir(parents=True)
+    (root_of(cache, "gpt2") / "blobs" / ("0" * 40)).write_bytes(b"old")
+    for name in ("models--", "models--a--b--c", "models--..--x", "models--evil\x1b[31m--x", "models--empty--x"):
+        (cache.cache_dir / name / "snapshots").mkdir(parents=True)
+    for name in ("datasets--org--Data", "blobs", "version.txt.d"):
+        (cache.cache_dir / name).mkdir()
+    (cache.cache_dir / "models--org--file").write_text("a file")
+    (cache.cache_dir / "models--org--broken").symlink_to("nowhere")
+    root = root_of(cache)
+    (root / "refs" / "nonsense").write_bytes(b"\xff\xfe" * 40)
+    (root / "refs" / "broken").symlink_to("nowhere")
+    (root / "snapshots" / "not a commit").mkdir()
+    (root / "snapshots" / ".DS_Store").write_text("")
+    (root / "snapshots" / ("2" * 40)).mkdir()
+    (root / "snapshots" / ("2" * 40) / "round").symlink_to(root)
+    (root / "blobs" / "broken").symlink_to("nowhere")
+    assert [model.model_id for model in cache.local()] == ["gpt2", "org/Shards"]
+    shards = cache.local()[1]
+    assert shards.complete and len(shards.revisions) == 2
+    assert [revision.complete for revision in shards.revisions] == [False, True]
+    assert "cannot be read" not in caplog.text
+
+
+def test_what_cannot_be_read_is_told_and_passed_over(hub: HubServer, caplog: pytest.LogCaptureFixture) -> None:
+    with open_folder() as folder, nobody_special():
+        cache = HfCache(folder / "cache")
+        fetch(hub, cache, plan_of(hub))
+        fetch(hub, cache, plan_of(hub, "org/Shards"))
+        root_of(cache).chmod(0)
+        names = [model.model_id for model in cache.local()]
+        root_of(cache).chmod(0o755)
+        cache.cache_dir.chmod(0)
+        assert cache.local() == []
+        cache.cache_dir.chmod(0o755)
+    assert names == [REPO]
+    assert "org/Shards in the cache cannot be read: Permission denied" in caplog.text
+    assert f"the cache {cache.cache_dir} cannot be read: Permission denied" in caplog.text
+
+
+def test_a_cache_of_many_models_is_read_at_once(cache: HfCache) -> None:
+    for number in range(60):
+        root = root_of(cache, f"org/Model-{number}")
+        (root / "blobs").mkdir(parents=True)
+        snapshot = root / "snapshots" / f"{number:040x}"
+        snapshot.mkdir(parents=True)
+        for file in range(15):
+            blob = root / "blobs" / f"{file:040x}"
+            blob.write_bytes(b"x")
+            (snapshot / f"model-{file}.safetensors").symlink_to(f"../../blobs/{blob.name}")
+    started = time.monotonic()
+    models = cache.local()
+    assert len(models) == 60 and all(model.complete and model.size_bytes == 15 for model in models)
+    assert time.monotonic() - started < 5
+
+
+# -- what is discarded
+
+
+def test_a_cancelled_download_leaves_nothing(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    places = cache.prepare(plan)
+    places[0].part.write_bytes(b"x" * 1000)
+    places[0].part.with_name(places[0].part.name + ".journal").write_bytes(b"x" * 10)
+    places[1].blob.write_bytes(b"x" * places[1].file.size)
+    with FileLock(places[1].lock):
+        pass
+    assert cache.discard(plan) == 1010 + places[1].file.size
+    assert everything(cache.cache_dir) == [".locks"]
+    assert cache.discard(plan) == 0
+    assert cache.discard(plan_of(hub)) == 0
+
+
+def test_what_a_snapshot_uses_is_kept(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    fetch(hub, cache, plan)
+    before = everything(root_of(cache))
+    assert cache.discard(plan) == 0
+    assert everything(root_of(cache)) == before
+    # A newer commit, cancelled half-way: what it shares with the older one stays.
+    newer = replace(plan, commit="f" * 40, files=(*plan.files[:2], replace(plan.files[2], sha256="f" * 64)))
+    places = cache.prepare(newer)
+    places[2].part.write_bytes(b"x" * 500)
+    assert cache.discard(newer) == 500
+    assert everything(root_of(cache)) == before
+    assert only(cache).complete
+
+
+def test_what_others_want_or_work_on_is_kept(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub, "org/Shards")
+    places = cache.prepare(plan)
+    for place in places[:3]:
+        place.part.write_bytes(b"x" * 100)
+    places[3].blob.write_bytes(b"x" * places[3].file.size)
+    with FileLock(places[0].lock):
+        assert cache.discard(plan, keep={places[1].file.etag}) == 100
+    assert places[0].part.exists() and places[1].part.exists() and not places[2].part.exists()
+    assert places[3].blob.exists()
+    # Somebody works on another commit of the same model, and may just have finished what they share.
+    with FileLock(places[0].lock.with_name("e" * 64 + ".lock")):
+        assert cache.discard(plan) == 200
+    assert places[3].blob.exists()
+    assert cache.discard(plan) == places[3].file.size
+    assert not root_of(cache).exists()
+
+
+def test_discarding_follows_no_link(hub: HubServer, cache: HfCache, tmp_path: Path) -> None:
+    plan = plan_of(hub, "org/Shards")
+    places = cache.prepare(plan)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"somebody else's")
+    places[0].part.symlink_to(outside)
+    places[1].blob.symlink_to(outside)
+    cache.discard(plan)
+    assert outside.read_bytes() == b"somebody else's"
+    assert not root_of(cache).exists()
