@@ -1,0 +1,19 @@
+"""A URL and a hash in, one verified file out.
+
+engine        the loop, one thread a download       connections   who fetches what; the watchdog
+gathering     one file's state                      fetch         one range on one connection
+source        where a file's bytes come from        answers       judging an answer before a byte is written
+part          the .part file                        journal       which of its bytes are durable
+stages        locks, hashes, publication            hashing       the hash that follows the front
+durable       the thread that waits for the disk    wire          libcurl
+narrator      the words for the watchers            limits        the numbers
+extents       sets of byte ranges                   backoff       when to try again
+trust         whose certificates are believed
+"""
+
+from mlx_manager.services.transfer.engine import CurlTransfer
+from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.trust import asks_the_system, ca_bundle
+from mlx_manager.services.transfer.wire import WireOptions
+
+__all__ = ["CurlTransfer", "TransferLimits", "WireOptions", "asks_the_system", "ca_bundle"]

@@ -1,0 +1,25 @@
+"""When to try again: longer after each failure in a row, with jitter, never forever."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Failures since the last byte. A transfer that gets bytes through never waits, however often it breaks."""
+
+    first_s: float
+    max_s: float
+    failures: int = 0
+    _random: random.Random = field(default_factory=random.Random)
+
+    def failed(self) -> float:
+        """Count one more failure; the seconds to wait, half to the whole of a doubling step."""
+        self.failures += 1
+        step: float = min(self.max_s, self.first_s * 2.0 ** min(self.failures - 1, 20))
+        return step * self._random.uniform(0.5, 1.0)
+
+    def worked(self) -> None:
+        self.failures = 0

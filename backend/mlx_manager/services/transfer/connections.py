@@ -1,0 +1,276 @@
+"""Who fetches what, over how many connections, and what is done about one that fails, stalls or crawls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mlx_manager.errors import (
+    MlxManagerError,
+    SourceRateLimited,
+    SourceRefused,
+    SourceRejected,
+    SourceShort,
+    SourceUnreachable,
+)
+from mlx_manager.services.transfer.answers import Redirect, Refusal, Verdict
+from mlx_manager.services.transfer.extents import WorkList
+from mlx_manager.services.transfer.fetch import Fetch
+from mlx_manager.services.transfer.gathering import Gathering, Stage, Trouble
+from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.stages import Stages, disk_error
+from mlx_manager.services.transfer.wire import Wire, WireFailure
+
+LATE_S = 0.3
+"""The loop comes round every 0.1 s; what goes beyond this was the machine's silence, not the network's."""
+
+
+class Connections:
+    """Lives in the transfer's thread; libcurl calls it through its fetches."""
+
+    def __init__(
+        self,
+        files: Sequence[Gathering],
+        wire: Wire,
+        stages: Stages,
+        limits: TransferLimits,
+        log: logging.LoggerAdapter[Any],
+    ) -> None:
+        self._files = files
+        self._wire = wire
+        self._stages = stages
+        self._limits = limits
+        self._log = log
+        self._fetches: list[Fetch] = []
+        self._limited: dict[str, Trouble] = {}
+        self._told_stall = False
+        self.received = 0
+        self.last_byte_at = self._asked_at = self._looked_at = time.monotonic()
+        self._patience_s = self._crawl_s = limits.stall_s
+        self._failure: MlxManagerError | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self._fetches)
+
+    @property
+    def due(self) -> bool:
+        """Bytes are owed to us: some file still misses some."""
+        return any(file.owed for file in self._files)
+
+    def silent_s(self, now: float) -> float:
+        """For how long no byte came, though nothing kept us from asking."""
+        return now - max(self.last_byte_at, self._asked_at)
+
+    def wanted_files(self) -> int:
+        """How many more files should be taken up so that no connection is idle."""
+        ready = sum(1 for file in self._files if file.stage is Stage.FETCHING and (file.work or file.active))
+        return max(0, self._limits.connections - ready)
+
+    def replace_at(self, now: float) -> float:
+        """When the watchdog will replace a silent connection, on the steady clock."""
+        return min((fetch.last_byte_at + self._patience_s for fetch in self._fetches), default=now)
+
+    def waits_for(self, now: float) -> Trouble | None:
+        """What keeps files from being asked for now; of several, what ends first."""
+        waits = (self._wait_of(file, now) for file in self._files if file.owed and not file.active)
+        return min((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
+
+    def _wait_of(self, file: Gathering, now: float) -> Trouble | None:
+        """What this file waits for before it is asked for again. A rate limit is the host's, not the file's."""
+        troubles = (file.trouble, self._limited.get(file.source.address.host))
+        waits = [trouble for trouble in troubles if trouble is not None and trouble.until > now]
+        return max(waits, key=lambda trouble: trouble.until, default=None)
+
+    def due_in(self, most_s: float) -> float:
+        """Seconds, ``most_s`` at most, until a file may be asked for again."""
+        now = time.monotonic()
+        wait = self.waits_for(now)
+        return most_s if wait is None else min(most_s, wait.until - now)
+
+    def fill(self) -> None:
+        """Give every free connection a range: files in order, so that the earliest hashes and publishes first."""
+        now = time.monotonic()
+        for file in self._files:
+            while self.count < self._limits.connections and file.wants_connection and self._wait_of(file, now) is None:
+                self._open(file, *file.work.take(self._limits.piece_bytes))
+            if self.count >= self._limits.connections:
+                return
+
+    def _open(self, file: Gathering, start: int, end: int) -> None:
+        fetch = Fetch(file, start, end, self, self._limits)
+        if not self._fetches and file.trouble is not None:
+            self._asked_at = fetch.last_byte_at
+        file.active += 1
+        self._fetches.append(fetch)
+        fetch.exchange = self._wire.open(fetch.address.url, file.source.headers(), (start, end), fetch)
+        self._log.debug("GET %s bytes %d-%d from %s", file.job.path, start, end - 1, fetch.address.host)
+
+    def bytes_came(self, fetch: Fetch, count: int, wanted: int) -> None:
+        file = fetch.file
+        self.received += count
+        self.last_byte_at = fetch.last_byte_at
+        self._patience_s = self._limits.stall_s
+        if self._told_stall:
+            self._told_stall = False
+            self._log.info("bytes come again")
+        if not wanted:
+            return  # only passed over: it gets nobody further
+        file.backoff.worked()
+        if file.trouble is not None and file.trouble.until <= fetch.last_byte_at:
+            self._log.info("%s: going on after: %s", file.job.path, file.trouble.reason)
+            file.trouble = None
+
+    def bytes_written(self, fetch: Fetch) -> None:
+        self._stages.wrote(fetch.file)
+
+    def fetch_ended(self, fetch: Fetch, verdict: Verdict | None, failure: WireFailure | None) -> None:
+        self._let_go(fetch)
+        file = fetch.file
+        if fetch.disk_error is not None:
+            self._fail(disk_error(fetch.disk_error, file.job.size))
+        elif isinstance(verdict, Redirect):
+            if not file.source.follow(fetch.address, verdict.url):
+                circle = SourceRefused(f"{file.job.path}: redirected in a circle.")
+                self._refused(fetch, Refusal(circle, resolve_again=True))
+        elif isinstance(verdict, Refusal):
+            self._refused(fetch, verdict)
+        elif fetch.position >= fetch.end:
+            file.refusals = 0
+        elif failure is not None:
+            self._broken(fetch, failure)
+        else:
+            missing = fetch.end - fetch.position
+            self._trouble(fetch, SourceShort(f"{file.job.path}: the answer ended {missing} bytes early."))
+
+    def _broken(self, fetch: Fetch, failure: WireFailure) -> None:
+        path, address = fetch.file.job.path, fetch.address
+        if fetch.received:
+            self._trouble(
+                fetch, SourceShort(f"{path}: {failure.reason} after {fetch.received} bytes ({address.host}).")
+            )
+        else:
+            unreachable = SourceUnreachable(f"{address.host}: {failure.reason}.")
+            self._trouble(fetch, unreachable, resolve_again=address.signed)
+
+    def _refused(self, fetch: Fetch, refusal: Refusal) -> None:
+        file, error = fetch.file, refusal.error
+        if not error.transient:
+            self._fail(error)
+            return
+        if isinstance(error, SourceRefused):
+            if fetch.address is not file.source.address:
+                return  # another connection was refused there before; a fresh address is asked for already
+            # Nothing will change by waiting alone: a bounded number of fresh addresses, then an end with the reason.
+            file.refusals += 1
+            if file.refusals > self._limits.refusals:
+                self._fail(SourceRejected(f"{file.job.path}: {error.detail} It was asked {file.refusals} times."))
+                return
+        self._trouble(fetch, error, resolve_again=refusal.resolve_again)
+
+    def _trouble(self, fetch: Fetch, error: MlxManagerError, *, resolve_again: bool = False) -> None:
+        """A passing fault: wait a little, longer each time that not a byte came in between, and go on."""
+        file = fetch.file
+        if resolve_again:
+            file.source.resolve_again(fetch.address)
+        now = time.monotonic()
+        limited = isinstance(error, SourceRateLimited)
+        asked = error.retry_after_s if isinstance(error, SourceRateLimited) else None
+        # Connections that fail side by side are one failure: the first one's wait covers them.
+        wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed()
+        until = now + max(wait, asked or 0.0)
+        if file.trouble is not None and file.trouble.until >= until:
+            self._log.debug("%s besides", error.detail.rstrip("."))
+            return
+        file.trouble = Trouble(error.detail, until, file.backoff.failures, limited)
+        if limited:
+            self._limited[fetch.address.host] = file.trouble
+        self._log.warning(
+            "%s; tried again in %.1f s (%d in a row)", error.detail.rstrip("."), until - now, file.backoff.failures
+        )
+
+    def look_after(self) -> None:
+        """The watchdog: replaces silent and crawling connections. That is no failure of the file and costs no try."""
+        now = time.monotonic()
+        self._forgive_lateness(now)
+        if not self.due:
+            self.last_byte_at = now
+        patience, crawl = self._patience_s, self._crawl_s
+        for fetch in list(self._fetches):
+            fetch.flush_if_old(now)
+            if fetch.superfluous or fetch.disk_error is not None:
+                self._cut(fetch)
+            elif fetch.silent_for(now) >= patience:
+                self._patience_s = min(patience * 2, self._limits.stall_max_s)
+                self._replace(fetch, f"silent for {fetch.silent_for(now):.0f} s")
+            elif (rate := fetch.measure(now, crawl)) is not None:
+                # Where all crawl, it is the line: the longer the window, the less of it goes into new connections.
+                slow = rate < self._limits.min_rate_bps
+                self._crawl_s = min(crawl * 2, self._limits.stall_max_s) if slow else self._limits.stall_s
+                if slow:
+                    self._replace(fetch, f"crawling at {rate:.0f} bytes per second")
+        self._tell_silence(now)
+        if self._failure is not None:
+            raise self._failure
+
+    def _forgive_lateness(self, now: float) -> None:
+        late = now - self._looked_at - LATE_S
+        self._looked_at = now
+        if late > 0:
+            for fetch in self._fetches:
+                fetch.forgive(late)
+
+    def _tell_silence(self, now: float) -> None:
+        silent = self.silent_s(now)
+        if self._fetches and silent >= self._limits.told_after_s and not self._told_stall:
+            self._told_stall = True
+            self._log.warning(
+                "no byte for %.0f s; silent connections are replaced after %.0f s", silent, self._patience_s
+            )
+
+    def _replace(self, fetch: Fetch, why: str) -> None:
+        file, address = fetch.file, fetch.address
+        self._cut(fetch)
+        self._log.info("%s: a connection to %s is %s; replaced", file.job.path, address.host, why)
+        others = (other for other in self._fetches if other.address is address)
+        if fetch.verdict is None and not any(other.received for other in others):
+            # Not even a head came, to nobody: the address may lead nowhere by now.
+            file.source.resolve_again(address)
+
+    def _cut(self, fetch: Fetch) -> None:
+        """End a fetch; what it holds is written."""
+        if fetch.exchange is not None:
+            self._wire.close(fetch.exchange)
+        fetch.flush(time.monotonic())
+        self._let_go(fetch)
+        if fetch.disk_error is not None:
+            self._fail(disk_error(fetch.disk_error, fetch.file.job.size))
+
+    def _let_go(self, fetch: Fetch) -> None:
+        self._fetches.remove(fetch)
+        file = fetch.file
+        file.active -= 1
+        if file.stage is Stage.FETCHING:
+            taken = [other.missing for other in self._fetches if other.file is file]
+            file.work = WorkList(_without(file.part.have.gaps(file.job.size), taken))
+
+    def close(self) -> None:
+        """Cease at once; what was received is written."""
+        known = self._failure
+        for fetch in list(self._fetches):
+            self._cut(fetch)
+        if self._failure is not known and self._failure is not None:
+            self._log.warning("while stopping: %s", self._failure.detail)
+
+    def _fail(self, error: MlxManagerError) -> None:
+        """Errors must not be raised through libcurl; the loop raises this one in its next round."""
+        self._failure = self._failure or error
+
+
+def _without(gaps: list[tuple[int, int]], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``gaps`` less the ranges that somebody is fetching."""
+    for start, end in taken:
+        gaps = [part for a, b in gaps for part in ((a, min(b, start)), (max(a, end), b)) if part[0] < part[1]]
+    return gaps

@@ -1,0 +1,196 @@
+"""The loop that owns the bytes of one download: one thread, no locks.
+
+Each round it hands missing ranges to free connections, lets libcurl move bytes, looks after the slow ones, and takes
+what the hash thread and the disk thread report. Files go through `gathering.Stage`; the answers' judgement is in
+`answers`, the words for the watchers in `narrator`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from mlx_manager.domain.download import FileProgress, Sample
+from mlx_manager.domain.progress import RateWindow
+from mlx_manager.domain.states import Phase
+from mlx_manager.errors import CacheFailed, MlxManagerError
+from mlx_manager.services.ports import FileJob, VerifiedBlobs
+from mlx_manager.services.transfer.connections import Connections
+from mlx_manager.services.transfer.durable import DiskThread
+from mlx_manager.services.transfer.gathering import Gathering
+from mlx_manager.services.transfer.hashing import HashThread
+from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.narrator import Moment, narrate
+from mlx_manager.services.transfer.stages import Stages
+from mlx_manager.services.transfer.wire import Wire, WireOptions
+
+ROUND_S = 0.1
+SAMPLE_EVERY_S = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class CurlTransfer:
+    """`services.ports.Transfer` over libcurl."""
+
+    def __init__(
+        self,
+        task_id: str,
+        jobs: Sequence[FileJob],
+        *,
+        limits: TransferLimits,
+        wire: WireOptions,
+        token_for: Callable[[str], str | None],
+        verified: VerifiedBlobs,
+    ) -> None:
+        self._log = logging.LoggerAdapter(log, {"task_id": task_id})
+        self._limits = limits
+        self._wire_options = wire
+        self._verified = verified
+        self._files = [Gathering(job, limits, token_for) for job in jobs]
+        self._total = sum(job.size for job in jobs)
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._result: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name=f"transfer-{task_id[:8]}", daemon=True)
+        self._wire: Wire | None = None
+        self._rate = RateWindow()
+        first = Sample(0, 0, 0, 0.0, None, None, 0, Phase.CONNECTING, "Preparing.", time.time(), None)
+        # One attribute, so that other threads never see the one without the other.
+        self._sampled: tuple[Sample, float] = first, 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def sample(self) -> Sample:
+        sample, taken_at = self._sampled
+        if sample.last_byte_age_s is None or not self._thread.is_alive():
+            return sample
+        # The loop may be held up by the disk; the age of the last byte grows all the same.
+        return replace(sample, last_byte_age_s=sample.last_byte_age_s + time.monotonic() - taken_at)
+
+    async def finished(self) -> None:
+        """As the port says; CancelledError when it was stopped before the end."""
+        # Shielded: a watcher that goes away must not cancel the future the thread will set.
+        await asyncio.shield(asyncio.wrap_future(self._result))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._wire is not None:
+            self._wire.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _main(self) -> None:
+        error: BaseException | None = None
+        complete = False
+        try:
+            complete = self._run()
+        except MlxManagerError as known:
+            error = known
+        except OSError as trouble:
+            error = CacheFailed(f"The cache's disk failed: {trouble.strerror or trouble}.")
+        except BaseException as bug:  # noqa: BLE001 - it ends in the future, and there in the log
+            error = bug
+        if error is not None:
+            self._result.set_exception(error)
+        elif complete:
+            self._result.set_result(None)
+        else:
+            self._result.cancel()
+
+    def _run(self) -> bool:
+        """True when every file is published, False when it was stopped before."""
+        wire = self._wire = Wire(self._wire_options)
+        hasher = HashThread("hash", lambda item: self._post(lambda: stages.hashed(item)))
+        disk = DiskThread("disk", lambda key, error: self._post(lambda: stages.on_disk(key, error)))
+        stages = Stages(self._files, hasher, disk, self._limits, self._verified, self._log)
+        connections = Connections(self._files, wire, stages, self._limits, self._log)
+        hasher.start()
+        disk.start()
+        try:
+            while not stages.all_done and not self._stopping.is_set():
+                stages.advance(connections.wanted_files())
+                connections.fill()
+                # Here, where a connection that was replaced has its successor.
+                self._look(stages, connections)
+                wire.run(connections.due_in(ROUND_S))
+                self._take_posts()
+                connections.look_after()
+                stages.sync_now_and_then()
+        finally:
+            try:
+                connections.close()
+                wire.shutdown()
+                hasher.stop()
+                self._last_posts()
+                stages.close_down()
+            finally:
+                disk.stop()
+                self._last_posts()
+                stages.release()
+                self._look(stages, connections, final=True)
+        return stages.all_done
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """From another thread: ``call`` runs on this one."""
+        self._inbox.put(call)
+        if self._wire is not None:
+            self._wire.wake()
+
+    def _take_posts(self) -> None:
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def _last_posts(self) -> None:
+        """What the disk thread says while all ends: an error now costs received bytes, but must not hide the first."""
+        while not self._inbox.empty():
+            try:
+                self._inbox.get()()
+            except MlxManagerError as error:
+                self._log.warning("while stopping: %s", error.detail)
+
+    def _look(self, stages: Stages, connections: Connections, *, final: bool = False) -> None:
+        """Take the sample that everybody is shown."""
+        now = time.monotonic()
+        before, sampled_at = self._sampled
+        if now - sampled_at < SAMPLE_EVERY_S and not final:
+            return
+        files = self._files
+        done = sum(file.done_bytes for file in files)
+        # What was found here grows as files are opened; it must not look like speed.
+        reused = stages.reused_bytes
+        self._rate.add(now, connections.received)
+        moment = Moment(
+            now=now,
+            files=files,
+            connections=connections.count,
+            received=connections.received,
+            silent_s=connections.silent_s(now),
+            replace_at=connections.replace_at(now),
+            waits_for=connections.waits_for(now),
+        )
+        saying = narrate(moment, self._limits)
+        wall = time.time()
+        sample = Sample(
+            downloaded_bytes=done,
+            reused_bytes=reused,
+            received_bytes=connections.received,
+            speed_bps=self._rate.speed_bps,
+            eta_s=self._rate.eta_s(self._total - done),
+            last_byte_age_s=now - connections.last_byte_at if connections.due else None,
+            files_done=stages.files_done,
+            phase=saying.phase,
+            message=saying.message,
+            since=before.since if before.phase is saying.phase else wall,
+            deadline=None if saying.deadline is None else wall + saying.deadline - now,
+            connections=connections.count,
+            files=tuple(FileProgress(f.job.path, f.job.size, f.done_bytes, f.state) for f in files),
+        )
+        self._sampled = sample, now

@@ -1,0 +1,156 @@
+"""A file while it gathers: ``<blob>.part``, its journal, and what of it is here."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlx_manager.services.transfer.extents import Extents
+from mlx_manager.services.transfer.journal import Journal
+
+MAX_VIEWS = 1024
+"""The most that one system call takes (IOV_MAX on Linux and macOS)."""
+
+
+class Part:
+    """The transfer's thread opens and writes it; ``sync`` may run on another. Raises OSError from the disk."""
+
+    def __init__(self, path: Path, etag: str, size: int) -> None:
+        self.path = path
+        self.size = size
+        self.have = Extents()
+        self.resumed_bytes = 0
+        self.journal = Journal(path, etag, size)
+        self.fd = -1
+        self._changes = self._synced = 0
+
+    def open(self) -> None:
+        """Take up what a former run left, or make room for the whole file."""
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(self.fd).st_size == self.size:
+                self.have = self.journal.load()
+                reserve(self.fd, self.size)
+            else:
+                self._begin_anew()
+        except OSError:
+            self.close()
+            raise
+        self.resumed_bytes = self.have.total
+        self._synced = self._changes
+
+    def _begin_anew(self) -> None:
+        """An old journal goes first: beside a part that is full of zeros it would be believed."""
+        self.have = Extents()
+        self.journal.remove()
+        os.ftruncate(self.fd, 0)
+        try:
+            reserve(self.fd, self.size)
+        except OSError:
+            os.ftruncate(self.fd, 0)  # what room was found is of no use here, and others may need it
+            raise
+
+    def write(self, chunks: Sequence[bytes], offset: int) -> None:
+        """Write and count the bytes that are not here yet. What is here is never written again: it may be hashed."""
+        end = offset + sum(map(len, chunks))
+        for start, stop in self.have.holes(offset, end):
+            self._write(_cut(chunks, start - offset, stop - offset), start)
+            self.have.add(start, stop)
+            self._changes += 1
+
+    def _write(self, views: list[memoryview], offset: int) -> None:
+        """All of ``views``; a short write goes on."""
+        while views:
+            done = os.pwritev(self.fd, views[:MAX_VIEWS], offset)
+            offset += done
+            while views and done >= len(views[0]):
+                done -= len(views.pop(0))
+            if done:
+                views[0] = views[0][done:]
+
+    @property
+    def dirty(self) -> bool:
+        return self._changes != self._synced
+
+    def sync(self, have: list[tuple[int, int]], changes: int) -> None:
+        """Make ``have``, the truth after ``changes``, durable, then say so in the journal: in this order, or the
+        journal would lie after a crash."""
+        data_sync(self.fd)
+        self.journal.append(have)
+        self._synced = changes
+
+    def forget(self) -> None:
+        """None of the bytes count any more. The journal still says otherwise until it is removed."""
+        self.have = Extents()
+        self._changes += 1
+
+    @property
+    def changes(self) -> int:
+        """How often something was written or forgotten."""
+        return self._changes
+
+    def publish(self, target: Path) -> None:
+        """Sync, then put the file in its place in one step."""
+        data_sync(self.fd)
+        self.path.replace(target)
+        sync_folder(target.parent)
+        self.journal.remove()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.journal.remove()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _cut(chunks: Sequence[bytes], start: int, stop: int) -> list[memoryview]:
+    """Bytes ``[start, stop)`` of the chunks put together."""
+    views = []
+    for chunk in chunks:
+        if start < len(chunk) and stop > 0:
+            views.append(memoryview(chunk)[max(start, 0) : stop])
+        start -= len(chunk)
+        stop -= len(chunk)
+    return views
+
+
+def reserve(fd: int, size: int) -> None:
+    """Give the file its size, with its room on the disk where the platform can: a full disk shows now, not at 99 %."""
+    if sys.platform == "linux" and size:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    os.ftruncate(fd, size)
+
+
+def data_sync(fd: int) -> None:
+    """To the medium. macOS' fsync stops at the drive's cache; F_FULLFSYNC does not."""
+    if sys.platform == "darwin":
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+        os.fsync(fd)
+        return
+    os.fdatasync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,69 @@
+"""Where the bytes of one file come from: the Hub's address, and the one that the Hub sends on to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+MAX_REDIRECTS = 8
+
+
+@dataclass(slots=True, eq=False)
+class Address:
+    """One place to ask, and what its answers have shown. A request keeps the address it was sent to, since the file
+    may have been given another one before the answer comes."""
+
+    url: str
+    signed: bool = False
+    """On another host than the Hub's: given out for a while."""
+    redirects: int = 0
+    etag: str | None = None
+    """Under which bytes came; None until some did."""
+    ignores_ranges: bool = False
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def resolved(self) -> bool:
+        """An answer has shown that bytes come from here: more requests may go there side by side."""
+        return self.etag is not None
+
+    def answered(self, etag: str) -> bool:
+        """Bytes came under this ETag; False when it is another one than before."""
+        if not self.etag:
+            self.etag = etag
+        return not etag or self.etag == etag
+
+
+class Source:
+    """Keeps the resolved address until it is refused. The token goes to the Hub's own host, and there only if
+    ``token_for(url)`` gives one."""
+
+    def __init__(self, url: str, token_for: Callable[[str], str | None]) -> None:
+        self._hub_url = url
+        self._token_for = token_for
+        self.address = Address(url)
+
+    def headers(self) -> list[str]:
+        lines = ["Accept-Encoding: identity", "Accept: */*"]
+        if not self.address.signed and (token := self._token_for(self.address.url)):
+            lines.append(f"Authorization: Bearer {token}")
+        return lines
+
+    def follow(self, address: Address, url: str) -> bool:
+        """``address`` sends on to ``url``; False, and nothing moves, after too many of these in a row."""
+        redirects = 1 if address.resolved else address.redirects + 1
+        if redirects > MAX_REDIRECTS:
+            return False
+        if address is self.address:
+            signed = urlsplit(url).netloc != urlsplit(self._hub_url).netloc
+            self.address = Address(url, signed, redirects)
+        return True
+
+    def resolve_again(self, address: Address) -> None:
+        """``address`` is not good any more: the Hub is asked for a new one, unless that has happened already."""
+        if address is self.address:
+            self.address = Address(self._hub_url)

@@ -1,0 +1,240 @@
+"""A file's way from waiting to published: locks, what is here already, hashes, and the move into the cache."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mlx_manager.domain import words
+from mlx_manager.errors import CacheFailed, CacheNotWritable, DiskError, DiskFull, HashMismatch
+from mlx_manager.services.ports import VerifiedBlobs
+from mlx_manager.services.transfer.durable import DiskThread
+from mlx_manager.services.transfer.extents import WorkList
+from mlx_manager.services.transfer.gathering import Gathering, Stage
+from mlx_manager.services.transfer.hashing import FrontHash, HashThread
+from mlx_manager.services.transfer.limits import TransferLimits
+
+
+class Stages:
+    """Lives in the transfer's thread; ``hashed`` and ``on_disk`` are posted to it from the helpers' threads."""
+
+    def __init__(
+        self,
+        files: Sequence[Gathering],
+        hasher: HashThread,
+        disk: DiskThread,
+        limits: TransferLimits,
+        verified: VerifiedBlobs,
+        log: logging.LoggerAdapter[Any],
+    ) -> None:
+        self._files = files
+        self._hasher = hasher
+        self._disk = disk
+        self._limits = limits
+        self._verified = verified
+        self._log = log
+        self._waiting = list(files)
+        self._locked_out: list[Gathering] = []
+        self._ask_locks_at = 0.0
+        self._sync_at = time.monotonic() + limits.sync_every_s
+        self.files_done = 0
+
+    @property
+    def all_done(self) -> bool:
+        return self.files_done == len(self._files)
+
+    @property
+    def reused_bytes(self) -> int:
+        return sum(file.reused for file in self._files)
+
+    def advance(self, wanted: int) -> None:
+        """Take up files, in order, until ``wanted`` more have something to fetch, or too many are open."""
+        if not (self._waiting or self._locked_out):
+            return
+        now = time.monotonic()
+        if self._locked_out and now >= self._ask_locks_at:
+            self._ask_locks_at = now + self._limits.lock_poll_s
+            self._waiting = [*self._locked_out, *self._waiting]
+            self._locked_out = []
+        room = self._limits.open_files - sum(1 for file in self._files if file.is_open)
+        while self._waiting and wanted > 0 and room > 0:
+            file = self._waiting.pop(0)
+            self._take_up(file)
+            room -= file.is_open
+            wanted -= bool(file.work)
+
+    def _take_up(self, file: Gathering) -> None:
+        try:
+            if not file.try_lock():
+                if file.stage is not Stage.LOCKED_OUT:
+                    self._log.info("%s: another program is fetching it; waiting for that", file.job.path)
+                file.stage = Stage.LOCKED_OUT
+                self._locked_out.append(file)
+                return
+            if file.job.target.exists():
+                self._check_present(file)
+            else:
+                self._begin(file)
+        except OSError as error:
+            raise disk_error(error, file.job.size) from error
+
+    def _check_present(self, file: Gathering) -> None:
+        target = file.job.target
+        if target.stat().st_size != file.job.size:
+            self._log.warning("%s: the cache holds it with a wrong size; it is fetched again", file.job.path)
+            self._begin(file)
+        elif self._verified.is_verified(target):
+            self._log.info("%s: is here already, verified before", file.job.path)
+            self._use_present(file)
+        else:
+            self._log.info("%s: is here already; checking its bytes", file.job.path)
+            file.stage = Stage.CHECKING
+            file.part.fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            self._hash(file)
+
+    def _begin(self, file: Gathering) -> None:
+        file.begin()
+        kept = f", {words.size(file.reused)} of it kept from before" if file.reused else ""
+        self._log.info("%s: begun, %s%s", file.job.path, words.size(file.job.size), kept)
+        self._hash(file)
+
+    def _hash(self, file: Gathering) -> None:
+        file.hash = FrontHash(file, file.part.fd, file.job.digest, file.job.size)
+        self.wrote(file)
+
+    def wrote(self, file: Gathering) -> None:
+        """More bytes of a file are in place: let the hash follow."""
+        if file.hash is None:
+            return
+        front = file.job.size if file.stage is Stage.CHECKING else file.part.have.front
+        if front > file.hash.front or file.job.size == 0:
+            self._hasher.advance(file.hash, front)
+
+    def hashed(self, item: FrontHash) -> None:
+        """The hash thread came to the end of a file, or could not read on."""
+        file = item.owner
+        if not isinstance(file, Gathering) or file.hash is not item:
+            return
+        if item.error is not None:
+            raise disk_error(item.error, file.job.size)
+        right = item.hash.hexdigest() == file.job.digest.hex
+        if file.stage is Stage.CHECKING:
+            self._checked(file, right)
+        elif right:
+            file.stage = Stage.PUBLISHING
+            self._disk.submit((file, "publish"), lambda: self._publish(file))
+        else:
+            self._wrong(file)
+
+    def _checked(self, file: Gathering, right: bool) -> None:
+        self._drop_hash(file)
+        file.part.close()
+        if right:
+            self._use_present(file)
+            return
+        self._log.warning("%s: the bytes in the cache are not what the Hub says; fetched again", file.job.path)
+        try:
+            self._begin(file)
+        except OSError as error:
+            raise disk_error(error, file.job.size) from error
+
+    def _wrong(self, file: Gathering) -> None:
+        """All bytes came and the hash is wrong. Which of them lie cannot be told from one hash: all are fetched again,
+        from an address asked for anew, a bounded number of times."""
+        file.hash_failures += 1
+        self._drop_hash(file)
+        path = file.job.path
+        if file.hash_failures >= self._limits.hash_attempts:
+            file.stage = Stage.WAITING
+            self._disk.submit((file, "drop"), file.part.remove)
+            raise HashMismatch(
+                f"{path} came {words.count(file.hash_failures, 'time')} with wrong bytes; none were kept."
+            )
+        self._log.warning("%s: the bytes do not have the hash that the Hub names; fetched again", path)
+        # On the disk thread, behind any sync under way, so that no old line is written after it.
+        file.part.forget()
+        self._disk.submit((file, "forget"), file.part.journal.remove)
+        file.reused = 0
+        file.source.resolve_again(file.source.address)
+        file.work = WorkList(file.part.have.gaps(file.job.size))
+        self._hash(file)
+
+    def _publish(self, file: Gathering) -> None:
+        file.part.publish(file.job.target)
+        self._verified.remember(file.job.target)
+
+    def _use_present(self, file: Gathering) -> None:
+        """The blob is here and right. A part of ours that is left over from before is of no use any more."""
+        file.reused = file.job.size
+        file.stage = Stage.PUBLISHING
+        self._disk.submit((file, "tidy"), lambda: self._tidy(file))
+
+    def _tidy(self, file: Gathering) -> None:
+        file.part.remove()
+        self._verified.remember(file.job.target)
+
+    def _finish(self, file: Gathering, how: str) -> None:
+        file.stage = Stage.DONE
+        file.unlock()
+        self.files_done += 1
+        self._log.info("%s: %s (%d of %d)", file.job.path, how, self.files_done, len(self._files))
+
+    def on_disk(self, key: tuple[Gathering, str], error: Exception | None) -> None:
+        """The disk thread did a job for a file."""
+        file, what = key
+        if what == "sync":
+            file.syncing = False
+        if isinstance(error, OSError):
+            raise disk_error(error, file.job.size) from error
+        if error is not None:
+            raise error
+        if what == "publish":
+            self._drop_hash(file)
+            file.part.close()
+            self._finish(file, f"verified ({file.job.digest.algorithm}) and in place")
+        elif what == "tidy":
+            self._finish(file, "was in place already")
+
+    def sync_now_and_then(self) -> None:
+        """Have what came since the last time made durable: this is the most that a crash can cost."""
+        now = time.monotonic()
+        if now >= self._sync_at:
+            self._sync_at = now + self._limits.sync_every_s
+            self._sync()
+
+    def _sync(self) -> None:
+        for file in self._files:
+            if file.stage is Stage.FETCHING and file.part.dirty and not file.syncing:
+                file.syncing = True
+                self._disk.submit((file, "sync"), partial(file.part.sync, list(file.part.have), file.part.changes))
+
+    def close_down(self) -> None:
+        """No more bytes come: journal what is here. What a sync under way leaves out, the next one takes."""
+        for file in self._files:
+            file.syncing = False
+        self._sync()
+
+    def release(self) -> None:
+        """Both helper threads have ended."""
+        for file in self._files:
+            file.part.close()
+            file.unlock()
+
+    def _drop_hash(self, file: Gathering) -> None:
+        if file.hash is not None:
+            self._hasher.cancel(file.hash)
+            file.hash = None
+
+
+def disk_error(error: OSError, needed: int) -> DiskError:
+    """What the disk said, for people."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"The disk is full: a file of {words.size(needed)} does not fit. What was received is kept.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CacheNotWritable(f"The cache cannot be written to: {error.strerror}.")
+    return CacheFailed(f"The cache's disk failed: {error.strerror or error}.")
