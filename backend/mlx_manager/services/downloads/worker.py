@@ -1,0 +1,249 @@
+"""The work of one download, from the question to the Hub to the finished snapshot. It knows no queue and no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from mlx_manager.domain import words
+from mlx_manager.domain.catalog import ModelRequest, estimate_size
+from mlx_manager.domain.download import Progressed, SizeEstimated, SizesKnown, Verifying, Waiting
+from mlx_manager.domain.plan import Plan
+from mlx_manager.domain.states import Phase
+from mlx_manager.errors import DiskFull, DownloadNotFound, DownloadSuperseded, HubRateLimited, MlxManagerError
+from mlx_manager.services.ports import (
+    BlobPlace,
+    Cache,
+    DownloadStore,
+    FileJob,
+    Hub,
+    MakeTransfer,
+    Report,
+    Transfer,
+)
+
+REPORT_EVERY_S = 0.25
+ASK_AGAIN_FIRST_S = 1.0
+ASK_AGAIN_MAX_S = 30.0
+ROOM_TO_LEAVE = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class DownloadWorker:
+    """``execute`` is `services.ports.Execute`; it may be cancelled at any await and then keeps every byte."""
+
+    def __init__(
+        self,
+        store: DownloadStore,
+        hub: Hub,
+        cache: Cache,
+        make_transfer: MakeTransfer,
+        *,
+        size_check_s: float = 30.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._cache = cache
+        self._make_transfer = make_transfer
+        self._size_check_s = size_check_s
+        self._clock = clock
+        self._reserved: dict[str, int] = {}
+
+    async def execute(self, download_id: str, epoch: int, report: Report) -> None:
+        """One run. Raises what ended it: a MlxManagerError, or CancelledError when it was told to stop."""
+        logger = logging.LoggerAdapter(log, {"task_id": download_id})
+        stored = await asyncio.to_thread(self._store.get, download_id)
+        if stored is None:
+            raise DownloadNotFound(f"There is no download {download_id}.")
+        request = stored[0].request
+        plan = await asyncio.to_thread(self._store.plan, download_id)
+        if plan is None:
+            plan = await self._ask_hub(request, report, logger)
+            await asyncio.to_thread(self._store.save_plan, download_id, plan)
+        sizes = SizesKnown(self._clock(), plan.commit, plan.total_bytes, len(plan.blobs))
+        report(sizes)
+        count, total = words.count(len(plan.blobs), "file"), words.size(plan.total_bytes)
+        logger.info("sizes known: %s, %s, commit %s (epoch %d)", count, total, plan.commit[:12], epoch)
+        try:
+            places = await self._make_room(download_id, plan)
+            await self._transfer(download_id, plan, places, sizes, report)
+        finally:
+            self._reserved.pop(download_id, None)
+        report(Waiting(self._clock(), Phase.LINKING, "Linking the files into the cache."))
+        snapshot = await asyncio.to_thread(self._cache.link, plan)
+        logger.info("linked: %s", snapshot)
+
+    async def discard(self, download_id: str) -> None:
+        """Remove what a cancelled download left, but nothing that another one needs."""
+        plan = await asyncio.to_thread(self._store.plan, download_id)
+        if plan is None:
+            return
+        needed = await asyncio.to_thread(self._needed_by_others, download_id, plan.model_id)
+        freed = await asyncio.to_thread(lambda: self._cache.discard(plan, keep=needed))
+        log.info("partial files removed, %s freed", words.size(freed), extra={"task_id": download_id})
+
+    def _needed_by_others(self, download_id: str, model_id: str) -> set[str]:
+        etags: set[str] = set()
+        for other, _ in self._store.unfinished():
+            if other.task_id == download_id or other.model_id != model_id:
+                continue
+            if plan := self._store.plan(other.task_id):
+                etags.update(blob.etag for blob in plan.blobs)
+        return etags
+
+    async def _ask_hub(self, request: ModelRequest, report: Report, logger: logging.LoggerAdapter[Any]) -> Plan:
+        """Ask until the Hub answers; a fault that will not pass ends it at once. After the size check's time the
+        watchers get an estimate and the asking goes on."""
+        begun = self._clock()
+        name = request.model_id
+
+        def estimate() -> None:
+            size = estimate_size(name)
+            said = f"taken from its name: {words.size(size)}" if size else "unknown, its name does not tell"
+            logger.warning("the Hub has not told the size in %.0f s; until it does it is %s", self._size_check_s, said)
+            try:
+                report(SizeEstimated(self._clock(), size))
+            except DownloadSuperseded:
+                logger.info("another worker has taken over")
+
+        timer = asyncio.get_running_loop().call_later(self._size_check_s, estimate)
+        pause = ASK_AGAIN_FIRST_S
+        phase = Phase.LISTING
+        try:
+            while True:
+                logger.info("asking the Hub for the files of %s at %s", name, request.revision)
+                now = self._clock()
+                until = begun + self._size_check_s if now < begun + self._size_check_s else now + self._size_check_s
+                report(Waiting(now, phase, f"Asking the Hub for the files of {name}.", until))
+                try:
+                    return await self._hub.plan(request)
+                except MlxManagerError as error:
+                    if not error.transient:
+                        raise
+                    wait = pause
+                    if isinstance(error, HubRateLimited) and error.retry_after_s is not None:
+                        wait = max(wait, error.retry_after_s)
+                    limited = isinstance(error, HubRateLimited)
+                    said = f"{error.detail} Asked again in {words.duration(wait)}."
+                    logger.warning("%s Asked again in %.0f s", error.detail, wait)
+                    retry = Phase.RATE_LIMITED if limited else Phase.RETRYING
+                    report(Waiting(self._clock(), retry, said, self._clock() + wait))
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, ASK_AGAIN_MAX_S)
+                phase = Phase.WAITING_FOR_HUB
+        finally:
+            timer.cancel()
+
+    async def _make_room(self, download_id: str, plan: Plan) -> list[BlobPlace]:
+        """The places of all blobs, with the disk checked for this download and those already running."""
+        try:
+            places = await asyncio.to_thread(self._cache.prepare, plan)
+            needed = await asyncio.to_thread(_bytes_to_allocate, places)
+            free = await asyncio.to_thread(self._cache.free_bytes)
+            promised = sum(self._reserved.values())
+            if needed and needed + promised + ROOM_TO_LEAVE > free:
+                short = words.size(needed + promised + ROOM_TO_LEAVE - free)
+                others = f" and {words.size(promised)} are promised to others" if promised else ""
+                raise DiskFull(
+                    f"{words.size(needed)} are needed{others}, {words.size(free)} are free: {short} are missing."
+                )
+        except MlxManagerError:
+            etags = [blob.etag for blob in plan.blobs]
+            await asyncio.to_thread(lambda: self._cache.discard(plan, keep=etags))
+            raise
+        self._reserved[download_id] = needed
+        return places
+
+    async def _transfer(
+        self, download_id: str, plan: Plan, places: Sequence[BlobPlace], sizes: SizesKnown, report: Report
+    ) -> None:
+        jobs = [
+            FileJob(
+                path=place.file.path,
+                url=self._hub.resolve_url(plan.model_id, plan.commit, place.file.path),
+                size=place.file.size,
+                digest=place.file.digest,
+                target=place.blob,
+                part=place.part,
+                lock=place.lock,
+            )
+            for place in places
+        ]
+        transfer = self._make_transfer(download_id, jobs)
+        transfer.start()
+        finished = asyncio.ensure_future(transfer.finished())
+        try:
+            await self._follow(download_id, transfer, finished, sizes, report)
+        finally:
+            finished.cancel()
+            # Stopping waits for the disk; it must come to its end even if this task is cancelled a second time.
+            try:
+                await _to_the_end(asyncio.to_thread(transfer.stop))
+            finally:
+                self._last_word(transfer, report)
+
+    def _last_word(self, transfer: Transfer, report: Report) -> None:
+        """Bytes came until the stop: what is told of a paused download counts them."""
+        try:
+            report(Progressed(self._clock(), transfer.sample()))
+        except DownloadSuperseded:
+            log.debug("another worker has taken over")
+
+    async def _follow(
+        self,
+        download_id: str,
+        transfer: Transfer,
+        finished: asyncio.Future[None],
+        sizes: SizesKnown,
+        report: Report,
+    ) -> None:
+        verifying = False
+        while True:
+            done, _ = await asyncio.wait({finished}, timeout=REPORT_EVERY_S)
+            sample = transfer.sample()
+            self._reserved[download_id] = max(0, sizes.total_bytes - sample.downloaded_bytes)
+            all_here = sample.phase is Phase.HASHING and sample.downloaded_bytes >= sizes.total_bytes
+            if done and not finished.exception():
+                all_here = True
+            if verifying and not all_here and sample.downloaded_bytes < sizes.total_bytes:
+                report(sizes)  # something turned out wrong and comes again
+            report(Progressed(self._clock(), sample))
+            if all_here and not verifying:
+                report(Verifying(self._clock()))
+            verifying = all_here
+            if done:
+                finished.result()
+                return
+
+
+def _bytes_to_allocate(places: Sequence[BlobPlace]) -> int:
+    """What the disk still has to give: partial files own their room already."""
+    needed = 0
+    for place in places:
+        if place.blob.exists():
+            continue
+        try:
+            allocated = place.part.stat().st_blocks * 512
+        except FileNotFoundError:
+            allocated = 0
+        needed += max(0, place.file.size - allocated)
+    return needed
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` to its end through any number of cancellations, then let the cancellation have its way."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

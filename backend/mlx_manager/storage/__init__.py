@@ -1,0 +1,7 @@
+"""The ledger: the only room that knows SQL."""
+
+from mlx_manager.storage.database import open_database, sqlite_url
+from mlx_manager.storage.downloads import SqlDownloadStore
+from mlx_manager.storage.verified import SqlVerifiedBlobs
+
+__all__ = ["SqlDownloadStore", "SqlVerifiedBlobs", "open_database", "sqlite_url"]

@@ -1,0 +1,63 @@
+"""Which blobs were hashed and found right, remembered by what the file looked like then."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlx_manager.storage.database import writing
+from mlx_manager.storage.tables import verified_blobs as t
+
+logger = logging.getLogger(__name__)
+
+
+class SqlVerifiedBlobs:
+    """A `VerifiedBlobs`. Any thread may call. What it can't remember is hashed again: it never fails a download."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reading = engine
+        self._writing = writing(engine)
+
+    def is_verified(self, path: Path) -> bool:
+        """The file is there, and it is the very one (size, mtime, file number) that was found right."""
+        looks = _looks(path)
+        if looks is None:
+            return False
+        try:
+            with self._reading.connect() as connection:
+                row = connection.execute(
+                    select(t.c.size, t.c.mtime_ns, t.c.inode).where(t.c.path == _name(path))
+                ).first()
+        except SQLAlchemyError:
+            logger.exception("Could not look up whether %s was verified; it will be hashed again.", path)
+            return False
+        return row is not None and row._asdict() == looks
+
+    def remember(self, path: Path) -> None:
+        """Call it right after the file was found right, under its final name."""
+        looks = _looks(path)
+        try:
+            with self._writing.begin() as connection:
+                connection.execute(delete(t).where(t.c.path == _name(path)))
+                if looks is not None:
+                    connection.execute(insert(t).values(path=_name(path), **looks))
+        except SQLAlchemyError:
+            logger.exception("Could not remember that %s was verified; it will be hashed again when next needed.", path)
+
+
+def _looks(path: Path) -> dict[str, Any] | None:
+    """What tells this file from a changed one; None where there is no file."""
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": str(stat.st_ino)}
+
+
+def _name(path: Path) -> str:
+    # A name that is not valid UTF-8 comes as surrogates, which no database takes.
+    return str(path.absolute()).encode("utf-8", "backslashreplace").decode("utf-8")
