@@ -1,0 +1,94 @@
+"""/api/models: ask for a model, watch it come, and what is here already."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from mlx_manager.domain.catalog import check_request
+from mlx_manager.domain.library import LocalModel
+from mlx_manager.domain.snapshot import moment, snapshot
+from mlx_manager.domain.states import Status
+from mlx_manager.routers.deps import CoreDep, LastEventId, StreamsDep, fresh
+from mlx_manager.routers.problems import documented
+from mlx_manager.routers.schemas import Accepted, DownloadRequest, DownloadsPage, LocalModels, Snapshot
+from mlx_manager.routers.sse import EventStream, event_stream_documented, last_event_id
+
+router = APIRouter(prefix="/api/models", tags=["models"])
+
+
+@router.post(
+    "/download",
+    status_code=202,
+    response_model=Accepted,
+    responses={
+        200: {"model": Accepted, "description": "In flight already: the same download; a paused one goes on."},
+        **documented(403, 413, 422, 503, 507),
+    },
+)
+async def download(wanted: DownloadRequest, core: CoreDep) -> Response:
+    """Start a download. The work begins with this call; nobody has to watch it."""
+    request = check_request(wanted.model_id, wanted.revision, wanted.allow_patterns, wanted.ignore_patterns)
+    accepted, created = await core.manager.request(request, wanted.priority)
+    return fresh(
+        {"task_id": accepted.task_id, "model_id": accepted.model_id},
+        status=202 if created else 200,
+        headers={"Location": f"{router.prefix}/download/{accepted.task_id}/status"},
+    )
+
+
+@router.get("/download/{task_id}/status", response_model=Snapshot, responses=documented(404, 422, 507))
+async def status(
+    task_id: str, core: CoreDep, files: Annotated[bool, Query(description="With each file's progress.")] = False
+) -> Response:
+    """The download as it is: the same object as in its events."""
+    return fresh(snapshot(await core.manager.get(task_id), files=files))
+
+
+@router.get(
+    "/download/{task_id}/progress",
+    status_code=200,
+    response_class=EventStream,
+    responses={
+        200: event_stream_documented("Events until the download is completed, failed or cancelled; then it closes."),
+        204: {"description": "Finished, and nothing came after Last-Event-ID: do not connect again."},
+        **documented(404, 507),
+    },
+)
+async def progress(task_id: str, core: CoreDep, streams: StreamsDep, last_id: LastEventId = None) -> Response:
+    """Watch a download. Watching changes nothing: the download goes on with many watchers or with none."""
+    after = last_event_id(last_id)
+    newest = await core.manager.last_event(task_id)
+    if newest.terminal and after is not None and after >= newest.id:
+        return Response(status_code=204)
+    subscription = None
+    if not newest.terminal or (after is not None and core.bus.newest(task_id) is not None):
+        subscription = core.bus.subscribe(task_id, after)
+    # How a finished one came to this is history for a new watcher; after a restart nobody knows it any more.
+    first = b"" if subscription else streams.frames.of(newest)
+    return EventStream(streams.frames, subscription, first=first, heartbeat_s=streams.heartbeat_s)
+
+
+@router.get("/downloads", response_model=DownloadsPage, responses=documented(422, 507))
+async def downloads(
+    core: CoreDep,
+    state: Annotated[list[Status] | None, Query(description="Only these states; may be given more than once.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")] = None,
+) -> Response:
+    """Every download, failed and finished ones too, newest first."""
+    page, following = await core.manager.page(state, limit, cursor)
+    return fresh({"downloads": [snapshot(one) for one in page], "next_cursor": following})
+
+
+@router.get("/local", response_model=LocalModels, responses=documented(507))
+async def local(core: CoreDep) -> Response:
+    """The models in the Hugging Face cache of this machine, whoever put them there."""
+    return fresh({"models": [_shown(model) for model in await core.local_models()]})
+
+
+def _shown(model: LocalModel) -> dict[str, Any]:
+    at = moment(model.modified_at)
+    return {"commit": model.commit, "complete": model.complete, **asdict(model), "modified_at": at}

@@ -1,0 +1,177 @@
+"""The shapes of the API in JSON: what is asked and what is answered, for OpenAPI and for checking what comes in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlx_manager.domain.states import Phase, Status
+
+
+class DownloadRequest(BaseModel):
+    """What to download. The same model, revision and patterns in flight is one download."""
+
+    # A misspelt field would silently fetch more than was asked for.
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: Annotated[str, Field(description="ORG/MODEL", examples=["mlx-community/Qwen3-0.6B-4bit"])]
+    revision: Annotated[str, Field(description="A branch, a tag or a commit.")] = "main"
+    allow_patterns: Annotated[
+        list[str] | None, Field(description="Only files that match one of them.", examples=[["*.safetensors"]])
+    ] = None
+    ignore_patterns: Annotated[list[str] | None, Field(description="No file that matches one of them.")] = None
+    priority: Annotated[int, Field(ge=-100, le=100, description="Higher waits less for a free slot.")] = 0
+
+
+class Accepted(BaseModel):
+    """The download that does what was asked; 202 when it is new, 200 when it was in flight already."""
+
+    task_id: str
+    model_id: str
+
+
+class FileState(BaseModel):
+    """One file of a running download. ``state``: waiting, transferring, hashing, done."""
+
+    path: str
+    size: int
+    done_bytes: int
+    state: str
+
+
+class Snapshot(BaseModel):
+    """A download at one moment: the same object in every answer and in every event."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: str
+    model_id: str
+    status: Status
+    progress: float = Field(ge=0, le=100, description="Percent; 100 only when it is completed.")
+    downloaded_bytes: int = Field(description="Bytes that are here, kept from earlier runs included.")
+    total_bytes: int = Field(description="Bytes of all files; 0 while nobody knows.")
+    error: str | None
+    revision: str
+    commit: str | None
+    total_is_estimate: bool = Field(
+        description="The size was guessed from the model's name; the Hub did not answer yet."
+    )
+    phase: Phase | None = Field(description="The finer truth inside the status.")
+    message: str = Field(description="The phase in words for a person.")
+    since: datetime | None = Field(description="When this phase began.")
+    deadline: datetime | None = Field(description="When the wait ends at the latest, where one is known.")
+    last_byte_age_s: float | None = Field(description="Seconds since the last byte came; null while none is due.")
+    speed_bps: int = Field(description="Bytes per second over the last seconds.")
+    eta_s: float | None = Field(description="Seconds to go; null while it would be a guess.")
+    error_code: str | None
+    advice: str | None = Field(description="The next step, where there is an error.")
+    attempt: int
+    files_done: int
+    files_total: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_at: datetime | None
+    place: int | None = Field(description="Place in the line for a free slot, from 1.")
+    priority: int
+    reused_bytes: int = Field(description="Bytes that were here already when this run began.")
+    received_bytes: int = Field(description="Bytes that came over the wire in this run.")
+    connections: int
+    allow_patterns: list[str] | None
+    ignore_patterns: list[str] | None
+    files: list[FileState] | None = Field(default=None, description="Only when asked for with `files=true`.")
+
+
+class DownloadsPage(BaseModel):
+    """Downloads, newest first; ``next_cursor`` asks for the page after this one, null on the last."""
+
+    downloads: list[Snapshot]
+    next_cursor: str | None
+
+
+class LocalRevision(BaseModel):
+    """One commit of a model on the disk. ``files_total``: null where nobody knows what the commit holds."""
+
+    commit: str
+    refs: list[str] = Field(description="Branches and tags that stood for it when they were last asked for.")
+    files: int
+    files_total: int | None
+    size_bytes: int
+    complete: bool
+
+
+class LocalModel(BaseModel):
+    """A model in the cache. ``complete``: at least one of its commits can be used; ``commit`` is the newest of those,
+    or the newest of all."""
+
+    model_id: str
+    commit: str | None
+    size_bytes: int = Field(description="All that it takes on the disk.")
+    partial_bytes: int = Field(description="So much of it belongs to files that are not whole.")
+    complete: bool
+    path: str
+    modified_at: datetime
+    revisions: list[LocalRevision] = Field(description="Newest first.")
+
+
+class LocalModels(BaseModel):
+    models: list[LocalModel]
+
+
+class Health(BaseModel):
+    status: str
+    version: str
+    pid: int
+
+
+class CachePlace(BaseModel):
+    """The Hugging Face cache. ``free_bytes``: room on its disk, null when it cannot be told; ``error`` says why."""
+
+    path: str
+    free_bytes: int | None
+    error: str | None
+
+
+class HubState(BaseModel):
+    """``reachable`` is what the last look found, ``age_s`` seconds ago; null before the first look, and offline."""
+
+    endpoint: str
+    offline: bool
+    reachable: bool | None
+    latency_ms: float | None
+    error: str | None
+    age_s: float | None
+
+
+class Limits(BaseModel):
+    """What the settings allow."""
+
+    max_downloads: int
+    connections_per_download: int
+    size_check_s: float
+    hub_timeout_s: float
+    stall_s: float
+
+
+class Counts(BaseModel):
+    """Downloads that run, and that wait for a free slot."""
+
+    active: int
+    waiting: int
+
+
+class System(BaseModel):
+    """Where this MLX Manager stands."""
+
+    version: str
+    pid: int
+    platform: str
+    python: str
+    started_at: datetime
+    data_dir: str
+    log_file: str
+    cache: CachePlace
+    hub: HubState
+    limits: Limits
+    downloads: Counts

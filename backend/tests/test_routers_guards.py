@@ -1,0 +1,144 @@
+"""What reaches the server from elsewhere is kept out; errors are problems; the start page needs no network."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from api_client import DEAD_HUB, MODELS, Api, ServerProcess
+
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with ServerProcess(tmp_path_factory.mktemp("home"), DEAD_HUB) as server:
+        yield server.api()
+
+
+def _port(api: Api) -> int:
+    port = urlsplit(api.url).port
+    assert port is not None
+    return port
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
+def test_it_answers_under_its_own_names(api: Api, name: str) -> None:
+    assert api.get("/health", Host=f"{name}:{_port(api)}").status == 200
+    assert api.get("/health", Host=name).status == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", "", "192.168.1.7"]
+)
+def test_a_name_that_is_not_ours_is_turned_away(api: Api, name: str) -> None:
+    """A page that points its own name at 127.0.0.1 must not get through (DNS rebinding)."""
+    for method, path in (("GET", f"{MODELS}/downloads"), ("POST", f"{MODELS}/download"), ("GET", "/")):
+        answer = api.call(method, path, headers={"Host": name})
+        assert (answer.status, answer.json["code"]) == (421, "wrong_host")
+        assert answer.headers["content-type"] == PROBLEM
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_a_page_from_elsewhere_changes_nothing(api: Api, origin: str) -> None:
+    unknown = f"{MODELS}/download/0123456789abcdef"
+    for path in (f"{MODELS}/download", f"{unknown}/pause", f"{unknown}/cancel"):
+        answer = api.call("POST", path, {"model_id": "test-org/x"}, headers={"Origin": origin})
+        assert (answer.status, answer.json["code"]) == (403, "cross_origin")
+    answer = api.get("/health", Origin=origin)
+    assert answer.status == 200
+    assert not [name for name in answer.headers if name.startswith("access-control-")], "and it reads nothing"
+
+
+def test_our_own_page_may(api: Api) -> None:
+    answer = api.call("POST", f"{MODELS}/download", {"model_id": "test-org/own"}, headers={"Origin": api.url})
+    assert answer.status == 202
+
+
+def test_a_form_of_another_page_is_no_request(api: Api) -> None:
+    """A browser sends text/plain to anybody without asking; only JSON is read."""
+    raw = b'{"model_id": "test-org/form"}'
+    answer = api.call("POST", f"{MODELS}/download", raw=raw, headers={"Content-Type": "text/plain"})
+    assert (answer.status, answer.json["code"]) == (422, "invalid_request")
+
+
+def test_a_large_body_is_not_read(api: Api) -> None:
+    answer = api.call("POST", f"{MODELS}/download", raw=b" " * (64 * 1024 + 1))
+    assert (answer.status, answer.json["code"], answer.headers["content-type"]) == (413, "content_too_large", PROBLEM)
+
+
+def test_a_large_body_that_does_not_say_so_is_not_read_to_its_end(api: Api) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", _port(api), timeout=10)
+    chunks = (b" " * 4096 for _ in range(1000))
+    try:
+        connection.request(
+            "POST", f"{MODELS}/download", chunks, {"Content-Type": "application/json"}, encode_chunked=True
+        )
+    except (BrokenPipeError, ConnectionResetError):
+        # It hung up on us in the middle: that is what is wanted.
+        return
+    finally:
+        connection.close()
+
+
+def test_a_body_of_the_most_that_is_allowed(api: Api) -> None:
+    raw = b'{"model_id": "test-org/large"}'
+    assert api.call("POST", f"{MODELS}/download", raw=raw + b" " * (64 * 1024 - len(raw))).status == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/api/models/downloads/", 404, "not_found"),
+        ("GET", "/docs", 404, "not_found"),
+        ("GET", f"{MODELS}/download/", 404, "not_found"),
+        ("DELETE", f"{MODELS}/downloads", 405, "method_not_allowed"),
+        ("GET", f"{MODELS}/download", 405, "method_not_allowed"),
+        ("GET", f"{MODELS}/download/x/pause", 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_not_there_is_a_problem_too(api: Api, method: str, path: str, status: int, code: str) -> None:
+    answer = api.call(method, path)
+    assert (answer.status, answer.json["code"], answer.headers["content-type"]) == (status, code, PROBLEM)
+    assert path in answer.json["detail"]
+    assert answer.json["advice"]
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_no_http_at_all_is_refused(api: Api) -> None:
+    with socket.create_connection(("127.0.0.1", _port(api)), timeout=10) as raw:
+        raw.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        assert b"400" in raw.recv(100)
+
+
+def test_the_start_page_needs_no_network(api: Api) -> None:
+    page = api.get("/")
+    assert page.status == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    text = page.body.decode()
+    assert "MLX Manager" in text
+    assert "://" not in text
+    assert "<script" not in text
+    for path in re.findall(r'href="([^"]+)"', text):
+        assert api.get(path).status == 200, path
+
+
+def test_health_and_system(api: Api) -> None:
+    health = api.get("/health").json
+    assert health["status"] == "ok"
+    system = api.get("/api/system").json
+    assert (system["version"], system["pid"]) == (health["version"], health["pid"])
+    assert system["cache"]["path"].endswith("/hf/hub")
+    assert system["cache"]["free_bytes"] > 0
+    assert system["cache"]["error"] is None
+    assert system["limits"]["max_downloads"] == 3
+    assert system["hub"]["offline"] is False
+    assert system["hub"]["endpoint"] == DEAD_HUB
+    assert set(system["downloads"]) == {"active", "waiting"}
