@@ -1,0 +1,149 @@
+"""The commands and their options. What they do is imported when they are called: `--help` must be quick."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from mlx_manager import __version__
+from mlx_manager.cli import exits
+from mlx_manager.errors import MlxManagerError
+from mlx_manager.settings import Settings
+
+app = typer.Typer(
+    name="mlx-manager",
+    no_args_is_help=True,
+    add_completion=False,
+    # An error that nobody expected is shown as Python shows it, without the values of variables: one may be a token.
+    pretty_exceptions_enable=False,
+    # Docstrings are plain text.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Download MLX models from the Hugging Face Hub: verified to the last byte, resumed from where they stood.",
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="ORG/MODEL[@REV]", help="As on the model's page; REV is a branch, a tag or a commit.")
+]
+WhichArgument = Annotated[str, typer.Argument(metavar="TASK_ID|ORG/MODEL", help="From `mlx-manager ps`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Each step of the work on stderr.")]
+
+
+def run() -> None:
+    """The console script: runs the command and leaves the process with its exit code."""
+    _never_fail_to_print()
+    try:
+        app()
+    except MlxManagerError as error:
+        from mlx_manager.cli.terminal import show_error
+
+        show_error(error)
+        raise SystemExit(exits.exit_code_for(error)) from None
+
+
+def _never_fail_to_print() -> None:
+    """A character that the locale lacks becomes ``?`` instead of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: MLX_MANAGER_HOST]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes any free one [default: MLX_MANAGER_PORT]")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the server with its web page until Ctrl-C.
+
+    Unfinished downloads go on by themselves.
+    """
+    from mlx_manager.cli.serving import run_server
+
+    run_server(Settings.load(), host=host, port=port, open_page=open_page, verbose=verbose)
+
+
+@app.command(epilog=exits.help_text())
+def pull(
+    model: ModelArgument,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only files that match; may be given again.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="No files that match; may be given again.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Each event as a line of JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stdout but the model's folder.")] = False,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher waits less for a free slot.")] = 0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Download a model into the Hugging Face cache.
+
+    It goes on where it stood; Ctrl-C pauses it. Uses the server that runs; without one it works just as well.
+    """
+    from mlx_manager.cli.asking import parse_model
+
+    if as_json and quiet:
+        raise typer.BadParameter("--json and --quiet exclude each other.")
+    wanted = parse_model(model, include or (), exclude or ())
+    from mlx_manager.cli.pull import PullOptions
+    from mlx_manager.cli.pull import pull as run_pull
+
+    options = PullOptions(as_json=as_json, quiet=quiet, verbose=verbose, priority=priority)
+    raise typer.Exit(run_pull(Settings.load(), wanted, options))
+
+
+@app.command()
+def ls(as_json: JsonOption = False) -> None:
+    """List the models of the Hugging Face cache."""
+    from mlx_manager.cli.listing import list_models
+
+    list_models(Settings.load(), as_json=as_json)
+
+
+@app.command()
+def ps(
+    show_all: Annotated[bool, typer.Option("--all", "-a", help="Finished, failed and cancelled ones too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the downloads that are not finished."""
+    from mlx_manager.cli.listing import list_downloads
+
+    list_downloads(Settings.load(), show_all=show_all, as_json=as_json)
+
+
+@app.command()
+def pause(which: WhichArgument) -> None:
+    """Pause a download; all that was received is kept."""
+    _move("pause", which)
+
+
+@app.command()
+def resume(which: WhichArgument) -> None:
+    """Have a paused or failed download go on."""
+    _move("resume", which)
+
+
+@app.command()
+def cancel(which: WhichArgument) -> None:
+    """Cancel a download and delete what is only partly there."""
+    _move("cancel", which)
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    typer.echo(f"mlx-manager {__version__}")
+
+
+def _move(verb: str, which: str) -> None:
+    from mlx_manager.cli.control import move
+
+    move(Settings.load(), verb, which)

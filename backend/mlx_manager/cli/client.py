@@ -1,0 +1,173 @@
+"""The HTTP API as the command line uses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from mlx_manager.domain.catalog import ModelRequest
+from mlx_manager.errors import MlxManagerError, ServerUnreachable
+
+Snapshot = dict[str, Any]
+"""A download as `domain.snapshot` writes it."""
+
+ANSWER_WITHIN_S = 15.0
+"""A pause answers only when the bytes have stopped; anything else answers at once."""
+SILENCE_S = 5.0
+"""An active download speaks once a second; a stream that is silent for so long is looked after."""
+
+
+class Refused(MlxManagerError):
+    """The server said no, with a reason (problem+json). ``told_code`` is the server's word for it."""
+
+    def __init__(self, detail: str, *, advice: str | None, code: str, status: int) -> None:
+        super().__init__(detail, advice=advice)
+        self.told_code = code
+        self.status = status
+
+
+class StreamLost(MlxManagerError):
+    """The event stream broke, fell silent or was never one; the download itself may be well."""
+
+    code = "stream_lost"
+    transient = True
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """``created`` is False when the same thing was in flight already."""
+
+    task_id: str
+    created: bool
+
+
+class ApiClient:
+    """Calls of one server; from any thread. Raises Refused, and ServerUnreachable when no answer comes."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        # The server is on this machine: a proxy of the environment has no business here.
+        self._http = httpx2.Client(
+            base_url=self.url, trust_env=False, timeout=httpx2.Timeout(ANSWER_WITHIN_S, connect=3.0)
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def health(self) -> dict[str, Any]:
+        """Answered at once by any server that is well."""
+        return self._call("GET", "/health", timeout=2.0)
+
+    def system(self) -> dict[str, Any]:
+        """Who answers there: version, pid, data_dir, cache and more."""
+        return self._call("GET", "/api/system", timeout=5.0)
+
+    def request(self, wanted: ModelRequest, priority: int = 0) -> Accepted:
+        """Ask for a model; what is in flight already is not begun twice, what is paused goes on."""
+        body: dict[str, Any] = {"model_id": wanted.model_id, "revision": wanted.revision, "priority": priority}
+        if wanted.allow_patterns:
+            body["allow_patterns"] = list(wanted.allow_patterns)
+        if wanted.ignore_patterns:
+            body["ignore_patterns"] = list(wanted.ignore_patterns)
+        answer = self._ask("POST", "/api/models/download", json=body)
+        return Accepted(str(_object(answer)["task_id"]), answer.status_code == httpx2.codes.ACCEPTED)
+
+    def status(self, task_id: str, *, files: bool = False) -> Snapshot:
+        return self._call("GET", f"/api/models/download/{task_id}/status", params={"files": "true"} if files else None)
+
+    def move(self, task_id: str, verb: str) -> Snapshot:
+        """``verb``: pause, resume or cancel. Returns when it is so."""
+        return self._call("POST", f"/api/models/download/{task_id}/{verb}")
+
+    def downloads(self, states: Sequence[str] = ()) -> Iterator[Snapshot]:
+        """Newest first; ``states`` empty: all."""
+        cursor: str | None = None
+        while True:
+            params: dict[str, Any] = {"state": list(states)} if states else {}
+            if cursor is not None:
+                params["cursor"] = cursor
+            page = self._call("GET", "/api/models/downloads", params=params)
+            yield from page["downloads"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    @contextmanager
+    def stream(self, task_id: str, after: str | None) -> Iterator[Iterator[tuple[str, Snapshot]]]:
+        """The download's events as (id, snapshot), from those newer than ``after`` on, until the server ends it.
+
+        Raises StreamLost when it breaks or is silent for 5 s.
+        """
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        path = f"/api/models/download/{task_id}/progress"
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=httpx2.Timeout(SILENCE_S)) as answer:
+                if answer.status_code == httpx2.codes.NO_CONTENT:
+                    yield iter(())
+                    return
+                if answer.status_code != httpx2.codes.OK:
+                    raise StreamLost(f"The event stream was answered with {answer.status_code}.")
+                yield self._events(answer)
+        except httpx2.TransportError as error:
+            raise StreamLost(f"The event stream broke off ({type(error).__name__}).") from error
+
+    @staticmethod
+    def _events(answer: httpx2.Response) -> Iterator[tuple[str, Snapshot]]:
+        for event in httpx2.EventSource(answer):
+            if not event.data:
+                continue
+            try:
+                snapshot = json.loads(event.data)
+            except ValueError as error:
+                raise StreamLost("The event stream carried something that is no event.") from error
+            yield event.id, snapshot
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return _object(self._ask(method, path, **options))
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"The server at {self.url} does not answer: {reason}.") from error
+        if answer.is_error:
+            refusal = _refusal(answer)
+            if refusal.told_code == ServerUnreachable.code:
+                # It is just ending: as good as gone.
+                raise ServerUnreachable(refusal.detail)
+            raise refusal
+        return answer
+
+
+def _object(answer: httpx2.Response) -> dict[str, Any]:
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        url = answer.request.url
+        raise ServerUnreachable(f"What answers at {url.scheme}://{url.host}:{url.port} is not MLX Manager.")
+    return said
+
+
+def _refusal(answer: httpx2.Response) -> Refused:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    return Refused(
+        str(problem.get("detail") or f"The server answered {answer.status_code} {answer.reason_phrase}."),
+        advice=problem.get("advice"),
+        code=str(problem.get("code") or "internal_error"),
+        status=answer.status_code,
+    )

@@ -1,0 +1,131 @@
+"""Finding the server, or becoming it.
+
+Every process that holds the data directory's lock serves the HTTP API, so the command line is always a client: of the
+server that runs, or of one that it runs itself in a thread, on a free port of this machine, for as long as it needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mlx_manager.cli.client import ApiClient
+from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
+from mlx_manager.services.data_dir import RunningServer, running_server
+from mlx_manager.settings import Settings
+
+if TYPE_CHECKING:
+    from mlx_manager.server import EmbeddedServer
+
+logger = logging.getLogger(__name__)
+
+FOUND_WITHIN_S = 15.0
+"""One that is starting or ending takes a second or two; after so long it is asked for no more."""
+_LOOK_AGAIN_S = 0.1
+
+
+class Connector:
+    """Where the server comes from. What it started ends with its ``with`` block."""
+
+    def __init__(self, settings: Settings, *, verbose: bool = False) -> None:
+        """``verbose``: a server of our own logs to stderr too, each step."""
+        self._settings = replace(settings, log_level="DEBUG") if verbose else settings
+        self._verbose = verbose
+        self._embedded: EmbeddedServer | None = None
+        self._client: ApiClient | None = None
+        # The follower's thread looks for another server while the main thread may be leaving.
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leaving.set()
+        with self._lock:
+            if self._embedded is not None:
+                self._embedded.stop()
+                self._embedded = None
+            if self._client is not None:
+                self._client.close()
+
+    @property
+    def is_embedded(self) -> bool:
+        return self._embedded is not None
+
+    def find(self) -> ApiClient | None:
+        """The server that runs; None when there is none that answers."""
+        announced = running_server(self._settings.home)
+        return None if announced is None else _reach(announced)
+
+    def connect(self) -> ApiClient:
+        """The server that runs, or one of our own. Waits for one that is just starting or ending.
+
+        Raises MlxManagerError when there is none to be had.
+        """
+        give_up_at = time.monotonic() + FOUND_WITHIN_S
+        while True:
+            with self._lock:
+                if self._leaving.is_set():
+                    raise ServerUnreachable("This command is ending.")
+                self._check_own()
+                client = self.find() or self._become()
+                if client is not None:
+                    self._client = client
+                    return client
+            if time.monotonic() >= give_up_at:
+                raise _silent_holder(self._settings)
+            self._leaving.wait(_LOOK_AGAIN_S)
+
+    def _become(self) -> ApiClient | None:
+        # Here, because all of the core comes with it; a client of a running server starts twice as fast without.
+        from mlx_manager.server import embedded
+
+        # Ours from now on, so that it is ended whatever interrupts its start.
+        self._embedded = embedded(self._settings, stderr=self._verbose)
+        try:
+            url = self._embedded.start()
+        except DataDirInUse:
+            self._embedded = None
+            return None
+        except TimeoutError as error:
+            raise ServerUnreachable(
+                "The server inside this command did not start in time.",
+                advice=f"Look into the log: {self._settings.log_file}",
+            ) from error
+        logger.info("No server was running; this command serves at %s while it runs.", url)
+        return ApiClient(url)
+
+    def _check_own(self) -> None:
+        """Our own server does not answer to us: to start a second one would only hide why."""
+        if self._embedded is not None:
+            raise ServerUnreachable(
+                "The server inside this command has ended.", advice=f"Look into the log: {self._settings.log_file}"
+            )
+
+
+def _reach(announced: RunningServer) -> ApiClient | None:
+    client = ApiClient(announced.url)
+    try:
+        # Of a server that was killed the port may be somebody else's by now.
+        if client.health().get("pid") == announced.pid:
+            return client
+    except MlxManagerError as error:
+        logger.debug("The server at %s is announced but does not answer: %s", announced.url, error.detail)
+    client.close()
+    return None
+
+
+def _silent_holder(settings: Settings) -> MlxManagerError:
+    announced = running_server(settings.home)
+    who = f"process {announced.pid} at {announced.url}" if announced else "a process that does not say where it listens"
+    return ServerUnreachable(
+        f"{settings.home} is held by {who}, which has not answered for {FOUND_WITHIN_S:.0f} s.",
+        advice="Wait for it or end it, then try again; or set MLX_MANAGER_HOME to another folder.",
+    )

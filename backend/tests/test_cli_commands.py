@@ -1,0 +1,152 @@
+"""`serve`, `ls`, `ps`, `pause`, `resume`, `cancel` and `version`, with and without a running server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli_process import Home, Running
+from fakes.hub_server import Blob, Fault, HubServer, mlx_model_files
+
+TINY = "mlx-community/Tiny-4bit"
+HELD = "mlx-community/Held-4bit"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubServer]:
+    with HubServer() as hub:
+        hub.add_model(TINY, mlx_model_files(300_000))
+        hub.add_model(HELD, {"config.json": b"{}\n", "model.safetensors": Blob(4 << 20)})
+        hub.fault(Fault.stall(after=1 << 20), where="cdn", repo=HELD)
+        yield hub
+
+
+@pytest.fixture
+def home(hub: HubServer, tmp_path: Path) -> Home:
+    return Home(tmp_path, hub.url)
+
+
+@pytest.fixture
+def server(home: Home) -> Iterator[Running]:
+    with home.start("serve") as server:
+        server.wait_line(lambda line: line.startswith("MLX Manager serves http://127.0.0.1:"))
+        yield server
+
+
+def test_version_and_help_load_nothing_of_the_core() -> None:
+    heavy = "{'fastapi', 'sqlalchemy', 'httpx2', 'huggingface_hub', 'pycurl'}"
+    code = f"import sys, mlx_manager.cli.app; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_version(home: Home) -> None:
+    done = home.run("version")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("mlx-manager ")
+
+
+def test_the_help_of_pull_tells_the_exit_codes(home: Home) -> None:
+    said = " ".join(home.run("pull", "--help").out.split())
+    for code in ("0 complete", "1 failed", "2 wrong usage", "3 paused", "4 cancelled", "130 paused by Ctrl-C"):
+        assert code in said
+
+
+def test_an_option_that_does_not_exist_is_wrong_usage(home: Home) -> None:
+    done = home.run("pull", "a/b", "--fast")
+    assert done.code == 2
+    assert "--fast" in done.err
+
+
+def test_nothing_at_all_is_listed_without_making_anything(home: Home) -> None:
+    assert home.run("ps").out == "No unfinished downloads; `mlx-manager ps --all` lists the others.\n"
+    assert home.run("ls", "--json").out == "[]\n"
+    assert not home.data.exists()
+
+
+def test_models_and_downloads_are_listed_without_a_server(home: Home) -> None:
+    assert home.run("pull", TINY, "--quiet").lines == [str(home.snapshot_of(TINY))]
+    commit = home.snapshot_of(TINY).name
+    (model,) = json.loads(home.run("ls", "--json").out)
+    assert (model["model_id"], model["commit"], model["complete"]) == (TINY, commit, True)
+    heads, line = home.run("ls").lines
+    assert heads.split() == ["MODEL", "COMMIT", "SIZE", "STATE"]
+    assert line.split() == [TINY, commit[:7], "301.4", "kB", "complete"]
+    (download,) = json.loads(home.run("ps", "--all", "--json").out)
+    assert (download["model_id"], download["status"]) == (TINY, "completed")
+
+
+def test_a_running_server_is_asked_and_its_downloads_are_moved(home: Home, server: Running) -> None:
+    with home.start("pull", HELD) as pull:
+        pull.wait_line(lambda line: line.startswith("downloading"))
+        (download,) = json.loads(home.run("ps", "--json").out)
+        assert download["status"] == "downloading"
+        assert home.run("pause", download["task_id"]).code == 0
+        paused = pull.wait()
+        assert paused.code == 3
+        assert "was paused from elsewhere" in paused.err
+    again = home.run("pause", HELD)
+    assert again.code == 1
+    assert again.err.startswith("Error: ")
+    assert home.run("resume", HELD).code == 0
+    assert home.run("ps").lines[1].split()[1] == "downloading"
+    unknown = home.run("cancel", "0123456789")
+    assert unknown.code == 1
+    assert "mlx-manager ps" in unknown.err
+
+
+def test_ctrl_c_twice_leaves_a_server_that_hangs(home: Home, server: Running, hub: HubServer) -> None:
+    with home.start("pull", HELD, "--json") as pull:
+        pull.wait_snapshot(lambda s: s["downloaded_bytes"] > 0)
+        server.send(signal.SIGSTOP)
+        pull.send(signal.SIGINT)
+        pull.wait_line(lambda line: "Pausing" in line, "err")
+        pull.send_until_end(signal.SIGINT)
+        assert pull.wait().code == 130
+        server.send(signal.SIGCONT)
+
+
+def test_without_a_server_cancel_works_and_resume_says_how(home: Home) -> None:
+    with home.start("pull", HELD, "--json") as pull:
+        pull.wait_snapshot(lambda s: s["downloaded_bytes"] > 0)
+        pull.send(signal.SIGINT)
+        assert pull.wait().code == 130
+    assert list(home.cache.rglob("*.part"))
+    resumed = home.run("resume", HELD)
+    assert resumed.code == 1
+    assert f"mlx-manager pull {HELD}" in resumed.err
+    assert home.run("cancel", HELD).code == 0
+    assert not list(home.cache.rglob("*.part"))
+
+
+def test_a_second_server_on_the_same_data_is_refused_and_the_first_ends_by_ctrl_c(home: Home, server: Running) -> None:
+    second = home.run("serve")
+    assert second.code == 1
+    assert "Error: MLX Manager runs already at http://127.0.0.1:" in second.err
+    assert second.err.splitlines()[-1].startswith("→ ")
+    server.send(signal.SIGINT)
+    done = server.wait()
+    assert done.code == 0
+    assert "Traceback" not in done.err
+
+
+def test_a_port_in_use_is_one_clear_line(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = home.run("serve", "--port", str(taken.getsockname()[1]))
+    assert done.code == 1
+    error, advice = done.err.splitlines()[-2:]
+    assert error.startswith("Error: ")
+    assert "--port" in advice
+
+
+def test_a_setting_that_cannot_be_is_named(home: Home) -> None:
+    home.extra["MLX_MANAGER_CONNECTIONS"] = "many"
+    done = home.run("ps")
+    assert done.code == 1
+    assert "MLX_MANAGER_CONNECTIONS" in done.err
