@@ -1,0 +1,1 @@
+"""MLX Manager side by side with what people use today, against a hub on this machine: `make bench`."""
