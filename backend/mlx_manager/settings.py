@@ -215,7 +215,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "stall_s",
         "MLX_MANAGER_STALL_S",
-        "20",
+        "10",
         "Seconds after which a connection without a useful rate is replaced by a new one.",
         _seconds(0.1, 3600),
     ),

@@ -169,9 +169,13 @@ class Core:
         """The person's token, where the URL lies on the Hub itself; a CDN never gets it."""
         if not self._hub.owns(url):
             return None
-        token = self._hub.token()
-        self._hide(token)
-        return token
+        try:
+            self._token = self._hub.token()
+        except HubTrouble as error:
+            # It was to be renewed and could not: the one from before may still do.
+            logger.warning("%s %s", error.detail, error.advice)
+        self._hide(self._token)
+        return self._token
 
     def _hide_token(self) -> None:
         try:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 
 from mlx_manager.errors import DatabaseUnusable
 from mlx_manager.storage import open_database, sqlite_url
+from mlx_manager.storage.database import SCHEMA
 from mlx_manager.storage.tables import metadata, one_in_flight
 
 
@@ -152,3 +155,9 @@ def test_a_url_with_a_password_does_not_show_it() -> None:
     with pytest.raises(DatabaseUnusable) as refused:
         open_database("nosuch://user:hunter2@host/name")
     assert "hunter2" not in f"{refused.value.detail} {refused.value.advice}"
+
+
+def test_the_schema_that_needs_no_migration_is_the_newest_one() -> None:
+    config = Config()
+    config.set_main_option("script_location", "mlx_manager.storage:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]

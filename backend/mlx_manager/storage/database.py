@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -19,10 +13,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from mlx_manager.errors import DatabaseUnusable
 
-logger = logging.getLogger(__name__)
+SCHEMA = "0001"
+"""The newest migration: a database that says so is ready."""
+VERSIONS = "alembic_version"
 
 _BUSY_TIMEOUT_MS = 5000
-_BEGIN = "mlx_manager_begin"
+BEGIN = "mlx_manager_begin"
 
 
 def sqlite_url(file: Path) -> URL:
@@ -46,8 +42,7 @@ def open_database(url: URL | str) -> Engine:
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine)
     try:
-        _check(engine, place)
-        _migrate(engine, place)
+        _bring_up_to_date(engine, place)
     except SQLAlchemyError as error:
         engine.dispose()
         raise _unusable(place, error) from error
@@ -60,7 +55,7 @@ def open_database(url: URL | str) -> Engine:
 def writing(engine: Engine) -> Engine:
     """The same engine for transactions that write: on SQLite they take the write lock at once, so that one that reads
     before it writes waits for its turn instead of failing."""
-    return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+    return engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
 
 
 def _set_up_sqlite(engine: Engine) -> None:
@@ -78,52 +73,26 @@ def _set_up_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        if statement := connection.get_execution_options().get(_BEGIN, "BEGIN"):
+        if statement := connection.get_execution_options().get(BEGIN, "BEGIN"):
             connection.exec_driver_sql(statement)
 
 
-def _check(engine: Engine, place: str) -> None:
+def _bring_up_to_date(engine: Engine, place: str) -> None:
     """Look before anything is written. Raises DatabaseUnusable or SQLAlchemyError."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             rows: list[Row[Any]] = list(connection.exec_driver_sql("PRAGMA quick_check(1)"))
             if [tuple(row) for row in rows] != [("ok",)]:
                 raise DatabaseUnusable(f"The database {place} is damaged: {rows[0][0]}")
-        known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
-        heads = MigrationContext.configure(connection).get_current_heads()
-        if strange := set(heads) - known:
-            raise DatabaseUnusable(
-                f"The database {place} was written by a newer version of MLX Manager (schema {', '.join(strange)}).",
-                advice="Update MLX Manager, or set MLX_MANAGER_HOME to another folder.",
-            )
-        if not heads and (tables := set(inspect(connection).get_table_names()) - {"alembic_version"}):
-            raise DatabaseUnusable(f"The database {place} belongs to another program (table {min(tables)}).")
+        tables = set(inspect(connection).get_table_names())
+        if VERSIONS in tables and set(connection.exec_driver_sql(f"SELECT version_num FROM {VERSIONS}").scalars()) == {  # noqa: S608
+            SCHEMA
+        }:
+            return
+    # Only now: the migration tool takes longer to import than all else that a start does here.
+    from mlx_manager.storage.migrating import migrate
 
-
-def _migrate(engine: Engine, place: str) -> None:
-    if engine.dialect.name == "sqlite":
-        # Not possible inside a transaction. The file keeps it.
-        with engine.connect().execution_options(**{_BEGIN: ""}) as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    config = _alembic()
-    with writing(engine).begin() as connection:
-        config.attributes["connection"] = connection
-        before = MigrationContext.configure(connection).get_current_heads()
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise DatabaseUnusable(f"The database {place} could not be brought up to date: {error}") from error
-        after = MigrationContext.configure(connection).get_current_heads()
-    if before != after:
-        logger.info("The database has schema %s now (before: %s).", after[0], before[0] if before else "none")
-
-
-def _alembic() -> Config:
-    config = Config()
-    # Found through the package, so it works from a checkout and from a wheel alike.
-    config.set_main_option("script_location", "mlx_manager.storage:migrations")
-    config.set_main_option("path_separator", "os")
-    return config
+    migrate(engine, place)
 
 
 def _unusable(place: str, error: SQLAlchemyError) -> DatabaseUnusable:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain import words
@@ -52,7 +53,8 @@ class DownloadWorker:
         self._make_transfer = make_transfer
         self._size_check_s = size_check_s
         self._clock = clock
-        self._reserved: dict[str, int] = {}
+        self._room_lock = asyncio.Lock()
+        self._placed: dict[str, list[BlobPlace]] = {}
 
     async def execute(self, download_id: str, epoch: int, report: Report) -> None:
         """One run. Raises what ended it: a MlxManagerError, or CancelledError when it was told to stop."""
@@ -73,7 +75,7 @@ class DownloadWorker:
             places = await self._make_room(download_id, plan)
             await self._transfer(download_id, plan, places, sizes, report)
         finally:
-            self._reserved.pop(download_id, None)
+            self._placed.pop(download_id, None)
         report(Waiting(self._clock(), Phase.LINKING, "Linking the files into the cache."))
         snapshot = await asyncio.to_thread(self._cache.link, plan)
         logger.info("linked: %s", snapshot)
@@ -142,22 +144,25 @@ class DownloadWorker:
     async def _make_room(self, download_id: str, plan: Plan) -> list[BlobPlace]:
         """The places of all blobs, with the disk checked for this download and those already running."""
         try:
-            places = await asyncio.to_thread(self._cache.prepare, plan)
-            needed = await asyncio.to_thread(_bytes_to_allocate, places)
-            free = await asyncio.to_thread(self._cache.free_bytes)
-            promised = sum(self._reserved.values())
-            if needed and needed + promised + ROOM_TO_LEAVE > free:
-                short = words.size(needed + promised + ROOM_TO_LEAVE - free)
-                others = f" and {words.size(promised)} are promised to others" if promised else ""
-                raise DiskFull(
-                    f"{words.size(needed)} are needed{others}, {words.size(free)} are free: {short} are missing."
-                )
+            # One at a time: two that look at the same free room at once would both take it.
+            async with self._room_lock:
+                places = await asyncio.to_thread(self._cache.prepare, plan)
+                await asyncio.to_thread(self._check_room, places)
+                self._placed[download_id] = places
+                return places
         except MlxManagerError:
             etags = [blob.etag for blob in plan.blobs]
             await asyncio.to_thread(lambda: self._cache.discard(plan, keep=etags))
             raise
-        self._reserved[download_id] = needed
-        return places
+
+    def _check_room(self, places: Sequence[BlobPlace]) -> None:
+        """Raises DiskFull when this and what runs already do not fit on the disk together."""
+        needed = _bytes_to_allocate(places)
+        promised = sum(_bytes_to_allocate(others) for others in tuple(self._placed.values()))
+        short = needed + promised + ROOM_TO_LEAVE - self._cache.free_bytes()
+        if needed and short > 0:
+            others = f", {words.size(promised)} more for what runs already" if promised else ""
+            raise DiskFull(f"{words.size(needed)} are needed{others}: {words.size(short)} are missing on the disk.")
 
     async def _transfer(
         self, download_id: str, plan: Plan, places: Sequence[BlobPlace], sizes: SizesKnown, report: Report
@@ -178,7 +183,7 @@ class DownloadWorker:
         transfer.start()
         finished = asyncio.ensure_future(transfer.finished())
         try:
-            await self._follow(download_id, transfer, finished, sizes, report)
+            await self._follow(transfer, finished, sizes, report)
         finally:
             finished.cancel()
             # Stopping waits for the disk; it must come to its end even if this task is cancelled a second time.
@@ -196,7 +201,6 @@ class DownloadWorker:
 
     async def _follow(
         self,
-        download_id: str,
         transfer: Transfer,
         finished: asyncio.Future[None],
         sizes: SizesKnown,
@@ -206,7 +210,6 @@ class DownloadWorker:
         while True:
             done, _ = await asyncio.wait({finished}, timeout=REPORT_EVERY_S)
             sample = transfer.sample()
-            self._reserved[download_id] = max(0, sizes.total_bytes - sample.downloaded_bytes)
             all_here = sample.phase is Phase.HASHING and sample.downloaded_bytes >= sizes.total_bytes
             if done and not finished.exception():
                 all_here = True
@@ -225,7 +228,7 @@ def _bytes_to_allocate(places: Sequence[BlobPlace]) -> int:
     """What the disk still has to give: partial files own their room already."""
     needed = 0
     for place in places:
-        if place.blob.exists():
+        if _size_of(place.blob) == place.file.size:
             continue
         try:
             allocated = place.part.stat().st_blocks * 512
@@ -233,6 +236,13 @@ def _bytes_to_allocate(places: Sequence[BlobPlace]) -> int:
             allocated = 0
         needed += max(0, place.file.size - allocated)
     return needed
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
