@@ -11,7 +11,7 @@
     │   └── HubTrouble (passing) → HubUnreachable · HubTimeout · HubRateLimited · HubServerError · HubBadAnswer
     ├── TransferError            the bytes themselves
     │   ├── SourceTrouble (passing) → SourceUnreachable · SourceRefused · SourceStalled · SourceShort
-    │   │                             · SourceRateLimited
+    │   │                             · SourceBusy · SourceRateLimited
     │   ├── SourceRejected · SourceChanged · HashMismatch
     ├── DiskError                this machine's disk
     │   ├── DiskFull · CacheNotWritable · CacheFailed · LedgerFailed
@@ -234,6 +234,12 @@ class SourceStalled(SourceTrouble):
 
 class SourceShort(SourceTrouble):
     code = "source_short"
+
+
+class SourceBusy(SourceTrouble):
+    """503: it has too much to do."""
+
+    code = "source_busy"
 
 
 class SourceRateLimited(SourceTrouble):

@@ -29,6 +29,8 @@ class Settings:
     port: int
     max_downloads: int
     connections: int
+    total_connections: int
+    bandwidth: int
     size_check_s: float
     hub_timeout_s: float
     stall_s: float
@@ -197,7 +199,21 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("port", "MLX_MANAGER_PORT", "10242", "Port to listen on; 0 takes any free one.", _whole(0, 65535)),
     Setting("max_downloads", "MLX_MANAGER_MAX_DOWNLOADS", "3", "Downloads at the same time.", _whole(1, 64)),
-    Setting("connections", "MLX_MANAGER_CONNECTIONS", "8", "Most connections of one download.", _whole(1, 64)),
+    Setting("connections", "MLX_MANAGER_CONNECTIONS", "16", "Most connections of one download.", _whole(1, 64)),
+    Setting(
+        "total_connections",
+        "MLX_MANAGER_TOTAL_CONNECTIONS",
+        "32",
+        "Most connections of all downloads together, shared evenly.",
+        _whole(1, 256),
+    ),
+    Setting(
+        "bandwidth",
+        "MLX_MANAGER_BANDWIDTH",
+        "0",
+        "Bytes per second of all downloads together; 0 for no cap.",
+        _whole(0, 1_000_000_000_000),
+    ),
     Setting(
         "size_check_s",
         "MLX_MANAGER_SIZE_CHECK_S",

@@ -23,7 +23,15 @@ from mlx_manager.services.event_bus import InProcessBus
 from mlx_manager.services.hf_cache import HfCache
 from mlx_manager.services.hf_client import HubClient
 from mlx_manager.services.ports import FileJob, ProgressBus, Transfer
-from mlx_manager.services.transfer import CurlTransfer, TransferLimits, WireOptions, asks_the_system, ca_bundle
+from mlx_manager.services.transfer import (
+    Caps,
+    ConnectionPool,
+    CurlTransfer,
+    TransferLimits,
+    WireOptions,
+    asks_the_system,
+    ca_bundle,
+)
 from mlx_manager.settings import Settings
 from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
 
@@ -77,6 +85,9 @@ class Core:
         self._recover = recover
         self._ends = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
+        self._pool = ConnectionPool(settings.total_connections)
+        self._caps = Caps(settings.bandwidth or None)
+        self._token: str | None = None
         self._given_up = False
 
     async def __aenter__(self) -> Self:
@@ -119,6 +130,15 @@ class Core:
     async def hub_reachability(self) -> tuple[Reachability | None, float | None]:
         """What the last look at the Hub found, and how many seconds ago; None while nobody knows."""
         return await self._watch.latest()
+
+    def bandwidth(self, task_id: str | None = None) -> int | None:
+        """The cap in bytes per second, on one download or on all together; None for none."""
+        rate = (self._caps.of(task_id) if task_id else self._caps.all).rate_bps
+        return None if rate is None else int(rate)
+
+    def limit_bandwidth(self, bytes_ps: int | None, task_id: str | None = None) -> None:
+        """Cap one download, or all together, from now on."""
+        (self._caps.of(task_id) if task_id else self._caps.all).set_rate(bytes_ps)
 
     async def _start(self, ends: AsyncExitStack) -> None:
         s = self.settings
@@ -163,7 +183,16 @@ class Core:
             native_ca=asks_the_system(),
         )
         limits = TransferLimits(connections=self.settings.connections, stall_s=self.settings.stall_s)
-        return CurlTransfer(task_id, jobs, limits=limits, wire=wire, token_for=self._token_for, verified=self._verified)
+        return CurlTransfer(
+            task_id,
+            jobs,
+            limits=limits,
+            wire=wire,
+            token_for=self._token_for,
+            verified=self._verified,
+            pool=self._pool,
+            throttles=(self._caps.all, self._caps.of(task_id)),
+        )
 
     def _token_for(self, url: str) -> str | None:
         """The person's token, where the URL lies on the Hub itself; a CDN never gets it."""

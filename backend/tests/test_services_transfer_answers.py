@@ -12,6 +12,7 @@ from mlx_manager.errors import (
     FileGone,
     GatedModel,
     MlxManagerError,
+    SourceBusy,
     SourceChanged,
     SourceRateLimited,
     SourceRefused,
@@ -137,7 +138,7 @@ def test_a_servers_trouble_passes(status: int) -> None:
     for address in (HUB, CDN):
         verdict = ask(head(status), address)
         assert isinstance(verdict, Refusal)
-        assert type(verdict.error) is SourceTrouble
+        assert type(verdict.error) is (SourceBusy if status == 503 else SourceTrouble)
         assert verdict.resolve_again is address.signed
 
 

@@ -25,7 +25,7 @@ def test_the_table_has_each_field_once_and_in_order() -> None:
 
 def test_defaults() -> None:
     settings = Settings.load({})
-    assert (settings.host, settings.port, settings.max_downloads, settings.connections) == ("127.0.0.1", 10242, 3, 8)
+    assert (settings.host, settings.port, settings.max_downloads, settings.connections) == ("127.0.0.1", 10242, 3, 16)
     assert (settings.size_check_s, settings.hub_timeout_s, settings.stall_s) == (30.0, 10.0, 10.0)
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
     assert (settings.hf_endpoint, settings.hf_hub_offline) == ("https://huggingface.co", False)
@@ -44,7 +44,9 @@ def test_values_are_read(tmp_path: Path) -> None:
         "MLX_MANAGER_HOST": "0.0.0.0",
         "MLX_MANAGER_PORT": "0",
         "MLX_MANAGER_MAX_DOWNLOADS": "5",
-        "MLX_MANAGER_CONNECTIONS": "16",
+        "MLX_MANAGER_CONNECTIONS": "12",
+        "MLX_MANAGER_TOTAL_CONNECTIONS": "24",
+        "MLX_MANAGER_BANDWIDTH": "5000000",
         "MLX_MANAGER_SIZE_CHECK_S": "0.5",
         "MLX_MANAGER_HUB_TIMEOUT_S": "2",
         "MLX_MANAGER_STALL_S": "7.5",
@@ -60,7 +62,9 @@ def test_values_are_read(tmp_path: Path) -> None:
         host="0.0.0.0",
         port=0,
         max_downloads=5,
-        connections=16,
+        connections=12,
+        total_connections=24,
+        bandwidth=5_000_000,
         size_check_s=0.5,
         hub_timeout_s=2.0,
         stall_s=7.5,

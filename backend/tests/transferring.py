@@ -116,8 +116,12 @@ class Bench:
             token_for=(lambda url: token) if token else (lambda url: None),
             verified=self.verified,
         )
-        self._transfers.append(transfer)
+        self.keep(transfer)
         return transfer
+
+    def keep(self, transfer: CurlTransfer) -> None:
+        """Stop it at the end, whatever happens."""
+        self._transfers.append(transfer)
 
     def start(self, jobs: Sequence[FileJob], limits: TransferLimits = FAST, **options: Any) -> CurlTransfer:
         transfer = self.transfer(jobs, limits, **options)

@@ -13,7 +13,8 @@ trust         whose certificates are believed
 
 from mlx_manager.services.transfer.engine import CurlTransfer
 from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.sharing import Caps, ConnectionPool
 from mlx_manager.services.transfer.trust import asks_the_system, ca_bundle
 from mlx_manager.services.transfer.wire import WireOptions
 
-__all__ = ["CurlTransfer", "TransferLimits", "WireOptions", "asks_the_system", "ca_bundle"]
+__all__ = ["Caps", "ConnectionPool", "CurlTransfer", "TransferLimits", "WireOptions", "asks_the_system", "ca_bundle"]

@@ -13,6 +13,7 @@ from mlx_manager.errors import (
     FileGone,
     GatedModel,
     MlxManagerError,
+    SourceBusy,
     SourceChanged,
     SourceRateLimited,
     SourceRefused,
@@ -70,7 +71,8 @@ def judge(head: Head, address: Address, wanted: tuple[int, int], size: int) -> V
         return Refusal(SourceRateLimited(f"{host} limits the rate ({status}){asked}.", retry_after_s=wait))
     if status >= 500 or status == 408:
         # Another server may be better off: a signed address is asked for anew.
-        return Refusal(SourceTrouble(f"{host} answered {status}."), resolve_again=signed)
+        kind = SourceBusy if status == 503 else SourceTrouble
+        return Refusal(kind(f"{host} answered {status}."), resolve_again=signed)
     if signed and status in (400, 401, 403, 404, 410, 416) and "x-error-code" not in head.headers:
         return Refusal(SourceRefused(f"{host} answered {status}: the address it was given has expired."), True)
     if status == 416 and _total(head) in (None, size):

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_manager.errors import (
     MlxManagerError,
+    SourceBusy,
     SourceRateLimited,
     SourceRefused,
     SourceRejected,
@@ -20,9 +21,15 @@ from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.fetch import Fetch
 from mlx_manager.services.transfer.gathering import Gathering, Stage, Trouble
 from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.parallelism import Parallelism
+from mlx_manager.services.transfer.sharing import ConnectionPool, Throttle
+from mlx_manager.services.transfer.siblings import Siblings
 from mlx_manager.services.transfer.stages import Stages, disk_error
 from mlx_manager.services.transfer.wire import Wire, WireFailure
 
+CAPPED_CONNECTION_BPS = 2_000_000
+"""Under a cap, so many bytes per second for each connection: more of them would only wait."""
+EARNED_BYTES = 256 * 1024
 LATE_S = 0.3
 """The loop comes round every 0.1 s; what goes beyond this was the machine's silence, not the network's."""
 
@@ -37,18 +44,28 @@ class Connections:
         stages: Stages,
         limits: TransferLimits,
         log: logging.LoggerAdapter[Any],
+        pool: ConnectionPool,
+        throttles: Sequence[Throttle] = (),
     ) -> None:
         self._files = files
         self._wire = wire
         self._stages = stages
         self._limits = limits
         self._log = log
+        self._pool = pool
+        self._throttles = throttles
+        self._parallelism = Parallelism(limits.first_connections, limits.connections)
+        self._siblings = Siblings(limits)
         self._fetches: list[Fetch] = []
+        self._paused: list[Fetch] = []
+        self._finished = 0
+        self._allowed = self._parallelism.allowed
         self._limited: dict[str, Trouble] = {}
         self._told_stall = False
         self.received = 0
         self.last_byte_at = self._asked_at = self._looked_at = time.monotonic()
         self._patience_s = self._crawl_s = limits.stall_s
+        self._lag_patience = 1.0
         self._failure: MlxManagerError | None = None
 
     @property
@@ -67,7 +84,7 @@ class Connections:
     def wanted_files(self) -> int:
         """How many more files should be taken up so that no connection is idle."""
         ready = sum(1 for file in self._files if file.stage is Stage.FETCHING and (file.work or file.active))
-        return max(0, self._limits.connections - ready)
+        return max(0, self._allowed - ready)
 
     def replace_at(self, now: float) -> float:
         """When the watchdog will replace a silent connection, on the steady clock."""
@@ -85,19 +102,41 @@ class Connections:
         return max(waits, key=lambda trouble: trouble.until, default=None)
 
     def due_in(self, most_s: float) -> float:
-        """Seconds, ``most_s`` at most, until a file may be asked for again."""
+        """Seconds, ``most_s`` at most, until something is to be done here."""
         now = time.monotonic()
         wait = self.waits_for(now)
-        return most_s if wait is None else min(most_s, wait.until - now)
+        if wait is not None:
+            most_s = min(most_s, wait.until - now)
+        return min(most_s, self._throttled_s()) if self._paused else most_s
 
     def fill(self) -> None:
-        """Give every free connection a range: files in order, so that the earliest hashes and publishes first."""
+        """Give every free connection a range: files in order, so that the earliest hashes and publishes first. With
+        nothing left to give, it shares the rest of one that has much to do."""
         now = time.monotonic()
+        self._allow()
+        self._give_work(now)
+        busy = self.count >= self._allowed and not self._paused
+        self._parallelism.note(now, self.received, self._finished, busy=busy)
+
+    def _give_work(self, now: float) -> None:
         for file in self._files:
-            while self.count < self._limits.connections and file.wants_connection and self._wait_of(file, now) is None:
+            while self.count < self._allowed and file.wants_connection and self._wait_of(file, now) is None:
                 self._open(file, *file.work.take(self._limits.piece_bytes))
-            if self.count >= self._limits.connections:
+            if self.count >= self._allowed:
                 return
+        while self.count < self._allowed and (busy := self._siblings.longest(self._fetches, now)) is not None:
+            self._open(busy.file, *busy.share())
+
+    def _allow(self) -> None:
+        """How many connections there may be now: what pays, what the pool has for us, what a cap can use."""
+        wanted = self._parallelism.allowed if self.due or self.wanted_files() else 1
+        caps = [throttle.rate_bps for throttle in self._throttles if throttle.rate_bps is not None]
+        if caps:
+            wanted = min(wanted, max(2, int(min(caps) // CAPPED_CONNECTION_BPS)))
+        self._allowed = self._pool.share(self, wanted)
+
+    def _throttled_s(self) -> float:
+        return max((throttle.wait_s() for throttle in self._throttles), default=0.0)
 
     def _open(self, file: Gathering, start: int, end: int) -> None:
         fetch = Fetch(file, start, end, self, self._limits)
@@ -111,6 +150,10 @@ class Connections:
     def bytes_came(self, fetch: Fetch, count: int, wanted: int) -> None:
         file = fetch.file
         self.received += count
+        waits = [throttle.took(count) for throttle in self._throttles]  # each of them counts it
+        if any(waits) and fetch.exchange is not None:
+            self._wire.pause(fetch.exchange)
+            self._paused.append(fetch)
         self.last_byte_at = fetch.last_byte_at
         self._patience_s = self._limits.stall_s
         if self._told_stall:
@@ -138,6 +181,8 @@ class Connections:
         elif isinstance(verdict, Refusal):
             self._refused(fetch, verdict)
         elif fetch.position >= fetch.end:
+            self._finished += 1
+            self._siblings.finished(fetch, time.monotonic())
             file.refusals = 0
         elif failure is not None:
             self._broken(fetch, failure)
@@ -178,6 +223,10 @@ class Connections:
         now = time.monotonic()
         limited = isinstance(error, SourceRateLimited)
         asked = error.retry_after_s if isinstance(error, SourceRateLimited) else None
+        if fetch.position - fetch.start >= EARNED_BYTES and not limited and not isinstance(error, SourceRefused):
+            # It got somewhere: a line that breaks again and again still comes to the end, without a wait.
+            self._log.info("%s; asked again at once", error.detail.rstrip("."))
+            return
         # Connections that fail side by side are one failure: the first one's wait covers them.
         wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed()
         until = now + max(wait, asked or 0.0)
@@ -187,6 +236,8 @@ class Connections:
         file.trouble = Trouble(error.detail, until, file.backoff.failures, limited)
         if limited:
             self._limited[fetch.address.host] = file.trouble
+        if limited or isinstance(error, SourceBusy):
+            self._parallelism.refused(now)
         self._log.warning(
             "%s; tried again in %.1f s (%d in a row)", error.detail.rstrip("."), until - now, file.backoff.failures
         )
@@ -197,6 +248,8 @@ class Connections:
         self._forgive_lateness(now)
         if not self.due:
             self.last_byte_at = now
+        self._go_on(now)
+        self._replace_laggard(now)
         patience, crawl = self._patience_s, self._crawl_s
         for fetch in list(self._fetches):
             fetch.flush_if_old(now)
@@ -214,6 +267,26 @@ class Connections:
         self._tell_silence(now)
         if self._failure is not None:
             raise self._failure
+
+    def _go_on(self, now: float) -> None:
+        """A cap held these back; that is no silence of theirs."""
+        for fetch in self._paused:
+            fetch.forgive(now - fetch.last_byte_at)
+        if self._paused and self._throttled_s() <= 0:
+            paused, self._paused = self._paused, []
+            for fetch in paused:
+                if fetch.exchange is not None:
+                    self._wire.go_on(fetch.exchange)
+
+    def _replace_laggard(self, now: float) -> None:
+        self._siblings.note(self._fetches, now)
+        if self._paused or any(throttle.rate_bps is not None for throttle in self._throttles):
+            return
+        laggard = self._siblings.laggard(self._fetches, now, self._lag_patience)
+        if laggard is not None:
+            # If it is the file's source that is slow, a new connection will not help: the next time takes longer.
+            self._lag_patience = min(self._lag_patience * 1.5, 20.0)
+            self._replace(laggard, "far behind its siblings")
 
     def _forgive_lateness(self, now: float) -> None:
         late = now - self._looked_at - LATE_S
@@ -250,6 +323,8 @@ class Connections:
 
     def _let_go(self, fetch: Fetch) -> None:
         self._fetches.remove(fetch)
+        if fetch in self._paused:
+            self._paused.remove(fetch)
         file = fetch.file
         file.active -= 1
         if file.stage is Stage.FETCHING:
@@ -259,6 +334,7 @@ class Connections:
     def close(self) -> None:
         """Cease at once; what was received is written."""
         known = self._failure
+        self._pool.leave(self)
         for fetch in list(self._fetches):
             self._cut(fetch)
         if self._failure is not known and self._failure is not None:

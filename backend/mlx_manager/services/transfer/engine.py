@@ -27,6 +27,7 @@ from mlx_manager.services.transfer.gathering import Gathering
 from mlx_manager.services.transfer.hashing import HashThread
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.narrator import Moment, narrate
+from mlx_manager.services.transfer.sharing import ConnectionPool, Throttle
 from mlx_manager.services.transfer.stages import Stages
 from mlx_manager.services.transfer.wire import Wire, WireOptions
 
@@ -48,7 +49,12 @@ class CurlTransfer:
         wire: WireOptions,
         token_for: Callable[[str], str | None],
         verified: VerifiedBlobs,
+        pool: ConnectionPool | None = None,
+        throttles: Sequence[Throttle] = (),
     ) -> None:
+        """``pool``: the connections that all transfers share; ``throttles``: the caps that hold for this one."""
+        self._pool = pool or ConnectionPool(limits.connections)
+        self._throttles = throttles
         self._log = logging.LoggerAdapter(log, {"task_id": task_id})
         self._limits = limits
         self._wire_options = wire
@@ -111,7 +117,7 @@ class CurlTransfer:
         hasher = HashThread("hash", lambda item: self._post(lambda: stages.hashed(item)))
         disk = DiskThread("disk", lambda key, error: self._post(lambda: stages.on_disk(key, error)))
         stages = Stages(self._files, hasher, disk, self._limits, self._verified, self._log)
-        connections = Connections(self._files, wire, stages, self._limits, self._log)
+        connections = Connections(self._files, wire, stages, self._limits, self._log, self._pool, self._throttles)
         hasher.start()
         disk.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Protocol
 
 from mlx_manager.errors import MlxManagerError, SourceRefused
@@ -10,6 +11,8 @@ from mlx_manager.services.transfer.answers import Range, Redirect, Refusal, Verd
 from mlx_manager.services.transfer.gathering import Gathering, Stage
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.wire import Exchange, Head, WireFailure
+
+PACE_KEPT_S = 4.0
 
 
 class Owner(Protocol):
@@ -39,10 +42,11 @@ class Fetch:
         self._offset = start
         self._chunks: list[bytes] = []
         self._held = 0
-        self._flushed_at = self.last_byte_at = time.monotonic()
+        self.began_at = self._flushed_at = self.last_byte_at = time.monotonic()
         self._surplus = False
         self._window_at: float | None = None
         self._window_bytes = 0
+        self._pace: deque[tuple[float, int]] = deque([(self.last_byte_at, 0)])
 
     def on_body(self, head: Head, chunk: bytes) -> bool:
         if self.verdict is None:
@@ -108,6 +112,13 @@ class Fetch:
         self._owner.bytes_written(self)
         return True
 
+    def share(self) -> tuple[int, int]:
+        """Give the second half of what is owed to somebody else."""
+        middle = self._offset + (self.end - self._offset) // 2
+        theirs = (middle, self.end)
+        self.end = middle
+        return theirs
+
     def flush_if_old(self, now: float) -> None:
         if self._held and now - self._flushed_at >= self._limits.flush_every_s:
             self.flush(now)
@@ -132,9 +143,22 @@ class Fetch:
         self._window_at, self._window_bytes = now, 0
         return rate
 
+    def note_pace(self, now: float) -> None:
+        self._pace.append((now, self.received))
+        while self._pace[1][0] < now - PACE_KEPT_S:
+            self._pace.popleft()
+
+    def pace_bps(self, now: float, window_s: float) -> float | None:
+        """Bytes per second over the last ``window_s``; None for one that is younger."""
+        if self._pace[0][0] > now - window_s:
+            return None
+        since, before = next(sample for sample in reversed(self._pace) if sample[0] <= now - window_s)
+        return (self.received - before) / (now - since)
+
     def forgive(self, seconds: float) -> None:
         """Nobody looked at the connection for so long: that silence is not the connection's."""
         self.last_byte_at += seconds
+        self._pace = deque([(time.monotonic(), self.received)])
         if self._window_at is not None:
             self._window_at += seconds
 

@@ -16,9 +16,19 @@ class TransferLimits:
     often received bytes are made durable and journaled, so the most that a crash can cost. ``open_files``: how many
     files have descriptors at a time, two each. ``refusals``: fresh addresses asked for in a row without a range from
     any of them.
+
+    ``connections`` is the most of one download; it begins with ``first_connections`` and adapts. A connection that
+    brings less than ``lag_share`` of what its siblings bring, for as long as a piece should take (``lag_least_s`` to
+    ``lag_most_s``), is replaced. A rest of ``split_bytes`` or more is shared with a connection that has nothing to do.
     """
 
-    connections: int = 8
+    connections: int = 16
+    first_connections: int = 8
+    lag_share: float = 0.15
+    lag_least_s: float = 0.6
+    lag_most_s: float = 3.0
+    split_bytes: int = 2 * MIB
+    split_worth_s: float = 0.4
     piece_bytes: int = 16 * MIB
     write_bytes: int = 512 * 1024
     flush_every_s: float = 0.25

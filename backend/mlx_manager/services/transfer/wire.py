@@ -120,6 +120,14 @@ class Wire:
             self._multi.remove_handle(exchange.curl)
             self._idle.append(exchange.curl)
 
+    def pause(self, exchange: Exchange) -> None:
+        """Read no more of it for now; its sender feels that by TCP's own means. Also from a listener's ``on_body``."""
+        exchange.curl.pause(pycurl.PAUSE_RECV)
+
+    def go_on(self, exchange: Exchange) -> None:
+        if exchange.curl in self._exchanges:
+            exchange.curl.pause(pycurl.PAUSE_CONT)
+
     def run(self, timeout_s: float) -> None:
         """Wait for traffic, ``timeout_s`` at most, and call the listeners of what came."""
         if self._timer is not None:

@@ -1,0 +1,48 @@
+"""/api/limits and …/{task_id}/limit: caps on the bandwidth, changed while bytes flow."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlx_manager.routers.deps import CoreDep
+from mlx_manager.routers.problems import documented
+
+router = APIRouter(prefix="/api", tags=["limits"])
+LEAST_BPS = 1024
+
+
+class Bandwidth(BaseModel):
+    """``bandwidth_bps``: bytes per second; null for no cap."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bandwidth_bps: int | None = Field(ge=LEAST_BPS, le=1_000_000_000_000)
+
+
+@router.get("/limits", response_model=Bandwidth, responses=documented())
+async def limits(core: CoreDep) -> Bandwidth:
+    """The cap on all downloads together."""
+    return Bandwidth(bandwidth_bps=core.bandwidth())
+
+
+@router.put("/limits", response_model=Bandwidth, responses=documented(403, 422))
+async def limit_all(body: Bandwidth, core: CoreDep) -> Bandwidth:
+    """Cap all downloads together from now on, until the server ends; MLX_MANAGER_BANDWIDTH holds from each start."""
+    core.limit_bandwidth(body.bandwidth_bps)
+    return body
+
+
+@router.get("/models/download/{task_id}/limit", response_model=Bandwidth, responses=documented(404))
+async def limit_of(task_id: str, core: CoreDep) -> Bandwidth:
+    """The cap on one download, beside the one on all."""
+    await core.manager.get(task_id)
+    return Bandwidth(bandwidth_bps=core.bandwidth(task_id))
+
+
+@router.put("/models/download/{task_id}/limit", response_model=Bandwidth, responses=documented(403, 404, 422))
+async def limit_one(task_id: str, body: Bandwidth, core: CoreDep) -> Bandwidth:
+    """Cap one download from now on, until the server ends."""
+    await core.manager.get(task_id)
+    core.limit_bandwidth(body.bandwidth_bps, task_id)
+    return body
