@@ -201,6 +201,8 @@ def tree_entries(commit: Commit, folder: str, recursive: bool, expand: bool) -> 
         if file.lfs:
             size = file.content.size
             entry["lfs"] = {"oid": file.content.sha256, "size": size, "pointerSize": file.pointer_size}
+        if file.xet_hash:
+            entry["xetHash"] = file.xet_hash
         entries[path] = entry
     if expand:
         last = {"id": commit.sha, "title": commit.title, "date": stamp(commit.date)}

@@ -1,7 +1,8 @@
 """The hub as a process: `python -m fakes.hub_server`, for the demo and for benchmarks.
 
-Prints one line of JSON when it listens, {"endpoint", "cdn", "pid", "tokens", "models"}, and serves until SIGTERM or
-SIGINT, or with --until-eof until its standard input ends, so that it can't outlive the one that started it.
+Prints one line of JSON when it listens, {"endpoint", "cdn", "pid", "tokens", "models"} and with --xet "cas", and serves
+until SIGTERM or SIGINT, or with --until-eof until its standard input ends, so that it can't outlive the one that
+started it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         cdn_port=options.cdn_port,
         blob_dir=options.blob_dir,
         control=True,
+        xet=options.xet,
     )
     try:
         if options.line:
@@ -50,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         models = _add_models(hub, options)
         hub.start()
         hello = {"endpoint": hub.url, "cdn": hub.cdn_url, "pid": os.getpid(), "models": models}
+        if options.xet:
+            hello["cas"] = hub.cas_url
         print(json.dumps({**hello, "tokens": options.token or [TOKEN]}), flush=True)
         if options.until_eof:
             sys.stdin.buffer.read()
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency", type=float, default=0, help="seconds before each answer")
     add("--page-size", type=int, default=1000)
     add("--blob-dir", type=Path, help="keep generated content here, for the next start to find")
+    add("--xet", action="store_true", help="serve large files by Xet too")
     add("--until-eof", action="store_true", help="end when standard input ends")
     return parser
 

@@ -246,14 +246,14 @@ class Fault:
 
     @staticmethod
     def expired_url() -> Fault:
-        """Answer as the CDN does when the signed URL has expired."""
+        """Answer as the CDN and the store of xorbs do when the signed URL has expired."""
 
         def strike(exchange: Exchange, _: Gate) -> None:
             reply = Reply(403)
             reply.text(EXPIRED, "application/xml")
             _replace(exchange, reply)
 
-        return Fault("expired_url", strike, lambda x: x.request.port == "cdn")
+        return Fault("expired_url", strike, lambda x: x.route in ("cdn", "xorb"))
 
     @staticmethod
     def redirect_loop() -> Fault:

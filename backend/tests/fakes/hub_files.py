@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
 from fakes.hub_api import moved
 from fakes.hub_blobs import Content
 from fakes.hub_faults import EXPIRED
 from fakes.hub_message import Body, Exchange, HubError, Reply, Request, parse_range, whole
-from fakes.hub_repo import Catalog
+from fakes.hub_repo import Catalog, HubFile
 
 
 class UrlSigner:
@@ -53,13 +54,15 @@ class UrlSigner:
 class HubFiles:
     """Answers /resolve/ on the Hub's port and everything on the CDN's.
 
-    With `resolve_cache`, small files are redirected once within the Hub, as the real one does for some.
+    With `resolve_cache`, small files are redirected once within the Hub, as the real one does for some. `announce` says
+    what headers tell of a file that is stored with Xet.
     """
 
     def __init__(self, catalog: Catalog, signer: UrlSigner) -> None:
         self._catalog = catalog
         self._signer = signer
         self.resolve_cache = False
+        self.announce: Callable[[str, str, HubFile], dict[str, str]] = lambda repo_id, commit, file: {}
 
     def resolve(self, request: Request) -> Exchange | None:
         """Return the answer to a /resolve/ URL, or None when the URL is none."""
@@ -99,6 +102,7 @@ class HubFiles:
         if file.lfs:
             headers["X-Linked-Size"] = str(file.content.size)
             headers["X-Linked-ETag"] = f'"{file.etag}"'
+            headers.update(self.announce(repo_id, commit.sha, file))
             return _redirect(302, self._signer.sign(repo_id, path, file.content.sha256), headers)
         if self.resolve_cache and not cached:
             location = f"/api/resolve-cache/models/{quote(repo_id)}/{commit.sha}/{quote(path)}"

@@ -19,13 +19,20 @@ LFS_THRESHOLD = 10 << 20
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of one commit. `oid` is its git hash: of the content, or of the LFS pointer that stands for it."""
+    """One file of one commit. `oid` is its git hash: of the content, or of the LFS pointer that stands for it. `xet`:
+    stored with Xet, which only LFS files are."""
 
     path: str
     content: Content
     lfs: bool
     oid: str
     pointer_size: int
+    xet: bool = False
+
+    @property
+    def xet_hash(self) -> str | None:
+        """What Xet knows the content by, where it does."""
+        return hashlib.sha256(f"xet {self.content.sha256}".encode()).hexdigest() if self.xet else None
 
     @property
     def etag(self) -> str:
@@ -72,8 +79,9 @@ class Repo:
         raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
 
-def make_file(path: str, content: Content, lfs: bool | None = None) -> HubFile:
-    """Return a file; whether it is LFS is told by its name and its size, as on the Hub, unless `lfs` says it."""
+def make_file(path: str, content: Content, lfs: bool | None = None, xet: bool = False) -> HubFile:
+    """Return a file; whether it is LFS is told by its name and its size, as on the Hub, unless `lfs` says it. `xet`:
+    where it is LFS, it is stored with Xet."""
     if lfs is None:
         lfs = path.lower().endswith(LFS_SUFFIXES) or content.size > LFS_THRESHOLD
     if not lfs:
@@ -82,7 +90,8 @@ def make_file(path: str, content: Content, lfs: bool | None = None) -> HubFile:
         return HubFile(path, content, False, content.git_sha1, 0)
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{content.sha256}\nsize {content.size}\n".encode()
     oid = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
-    return HubFile(path, content, True, oid, len(pointer))
+    # Xet has no file without a byte.
+    return HubFile(path, content, True, oid, len(pointer), xet and content.size > 0)
 
 
 class Catalog:

@@ -6,7 +6,8 @@
         ...  # a client with HF_ENDPOINT=hub.url
         stall.wait_hit()
 
-Two ports: `url` is the Hub (metadata, small files), `cdn_url` holds the LFS files behind signed URLs.
+Two ports: `url` is the Hub (metadata, small files), `cdn_url` holds the LFS files behind signed URLs. With `xet=True`
+a third one, `cas_url`: the same LFS files by Xet, see hub_xet.py.
 Runs as a process too: `python -m fakes.hub_server --help`.
 """
 
@@ -32,6 +33,7 @@ from fakes.hub_models import mlx_model_files
 from fakes.hub_outage import Outages
 from fakes.hub_repo import Catalog, HubFile, Repo, make_file
 from fakes.hub_rules import FaultBook, FaultHandle, Rule
+from fakes.hub_xet import Xet
 
 __all__ = ["TOKEN", "Blob", "Disk", "Fault", "FaultHandle", "HubServer", "Record", "Source", "mlx_model_files"]
 
@@ -45,7 +47,8 @@ class HubServer:
     `tokens`: valid tokens and whose they are. `rate`, `latency`: a link for everybody, bytes a second for each
     response and seconds before each answer. `blob_dir`: keep generated content there, for the next hub to find.
     `cdn_host`: how the CDN's URLs call this machine, for clients that tell hosts by their name. `control`: take orders
-    at `/_control/` (hub_control.py), as the hub does when it is a process.
+    at `/_control/` (hub_control.py), as the hub does when it is a process. `xet`: LFS files are to be had by Xet
+    too, `xorb_size` bytes of them in one xorb.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class HubServer:
         tls: ssl.SSLContext | None = None,
         blob_dir: Path | None = None,
         control: bool = False,
+        xet: bool = False,
+        xorb_size: int = 64 << 20,
     ) -> None:
         self._stack = ExitStack()
         if blob_dir is None:
@@ -78,6 +83,11 @@ class HubServer:
         self._signer = UrlSigner(self.cdn_url, url_lifetime)
         self._files = HubFiles(self._catalog, self._signer)
         self._api = HubApi(self._catalog, self.url, page_size)
+        self._cas = Port("cas", self._answer_cas, self._log, self._faults, port=0, tls=tls) if xet else None
+        self.cas_url = f"{scheme}://127.0.0.1:{self._cas.number}" if self._cas else ""
+        self._xet = Xet(self._catalog, self.url, self.cas_url, blob_dir, xorb_size) if xet else None
+        if self._xet is not None:
+            self._files.announce = self._xet.announce
         self._outages = Outages(self._log, self.network_down, self.network_up)
         self._control = Control(self.fault, self._signer.expire, self._log, self._outages) if control else None
         if latency:
@@ -88,16 +98,16 @@ class HubServer:
     # -- life
 
     def start(self) -> Self:
-        """Listen on both ports."""
-        self._hub.open()
-        self._cdn.open()
+        """Listen on all ports."""
+        for port in self._ports():
+            port.open()
         return self
 
     def stop(self) -> None:
         """Reset all connections, join all threads, remove what was generated. A second call does nothing."""
         self._outages.close()
-        self._hub.close()
-        self._cdn.close()
+        for port in self._ports():
+            port.close()
         self._faults.close()
         self._stack.close()
 
@@ -108,7 +118,7 @@ class HubServer:
         self.stop()
 
     def network_down(self, port: str | None = None) -> None:
-        """Reset every connection and refuse new ones, on both ports or on one of `hub` and `cdn`."""
+        """Reset every connection and refuse new ones, on all ports or on one of `hub`, `cdn` and `cas`."""
         for one in self._ports(port):
             one.close()
 
@@ -120,8 +130,8 @@ class HubServer:
 
     @property
     def is_up(self) -> bool:
-        """Whether both ports take connections."""
-        return self._hub.is_open and self._cdn.is_open
+        """Whether all ports take connections."""
+        return all(port.is_open for port in self._ports())
 
     def outage(self, seconds: float, after: int = 0) -> None:
         """Cut the network for so long once `after` more bytes of files have gone out. Returns at once."""
@@ -138,15 +148,17 @@ class HubServer:
         gated: bool = False,
         readers: Collection[str] | None = None,
         lfs: Mapping[str, bool] | None = None,
+        xet: Mapping[str, bool] | None = None,
         **meta: Any,
     ) -> str:
         """Add a model repo (or commit to the one there is) and return its commit.
 
         `readers`: tokens that may read it when private or gated; by default any valid token reads a private one, none
-        a gated one. `lfs`: says for a path whether it is LFS, where its name and size would not. `meta`: what info and
-        search say about it (`tags`, `downloads`, `likes`, `pipeline_tag`, `cardData`, `lastModified`, …).
+        a gated one. `lfs`: says for a path whether it is LFS, where its name and size would not; `xet`: False for a
+        path that Xet does not have. `meta`: what info and search say about it (`tags`, `downloads`, `likes`,
+        `pipeline_tag`, `cardData`, `lastModified`, …).
         """
-        commit = self.commit(repo_id, files, lfs=lfs)
+        commit = self.commit(repo_id, files, lfs=lfs, xet=xet)
         repo = self._catalog.get(repo_id)
         repo.private, repo.gated = private, gated
         repo.readers = None if readers is None else set(readers)
@@ -168,13 +180,23 @@ class HubServer:
         *,
         branch: str = "main",
         lfs: Mapping[str, bool] | None = None,
+        xet: Mapping[str, bool] | None = None,
         keep: bool = False,
         title: str = "Upload model",
     ) -> str:
         """Move a branch to a new commit that holds `files` (and, with `keep`, what was there); returns its hash."""
         made = {
-            path: make_file(path, self._blobs.content(source), (lfs or {}).get(path)) for path, source in files.items()
+            path: make_file(
+                path,
+                self._blobs.content(source),
+                (lfs or {}).get(path),
+                self._xet is not None and (xet or {}).get(path, True),
+            )
+            for path, source in files.items()
         }
+        for file in made.values():
+            if self._xet is not None and file.xet:
+                self._xet.add(file)
         before: Mapping[str, HubFile] = {}
         if keep:
             repo = self._catalog.get(repo_id)
@@ -214,8 +236,10 @@ class HubServer:
         self._catalog.rename(old, new)
 
     def expire_urls(self) -> None:
-        """Make every signed URL that was given out answer 403."""
+        """Make every signed URL that was given out answer 403, and every token for Xet 401."""
         self._signer.expire()
+        if self._xet is not None:
+            self._xet.expire()
 
     @property
     def url_lifetime(self) -> float:
@@ -225,6 +249,8 @@ class HubServer:
     @url_lifetime.setter
     def url_lifetime(self, seconds: float) -> None:
         self._signer.lifetime = seconds
+        if self._xet is not None:
+            self._xet.signer.lifetime = seconds
 
     @property
     def page_size(self) -> int:
@@ -261,9 +287,9 @@ class HubServer:
     ) -> FaultHandle:
         """Switch a fault on for the requests for which all that is given holds.
 
-        `where`: `hub`, `cdn` (the port), `info`, `tree`, `refs`, `search`, `whoami`, `resolve` (the route) or
-        `content` (bytes of a file, from either port). `path`: a pattern for the file in its repo, or for the URL's
-        path. `nth`: only the n-th such request, from 1; `times`: only so many.
+        `where`: `hub`, `cdn`, `cas` (the port), `info`, `tree`, `refs`, `search`, `whoami`, `resolve`, `xet-token`,
+        `reconstruction`, `xorb` (the route) or `content` (bytes of a file, from any port). `path`: a pattern for the
+        file in its repo, or for the URL's path. `nth`: only the n-th such request, from 1; `times`: only so many.
         """
         nths = {nth} if isinstance(nth, int) else nth
         return self._faults.add(fault, Rule(where, path, repo, method, connection, times, nths, when))
@@ -333,16 +359,22 @@ class HubServer:
 
     # --
 
-    def _ports(self, name: str | None) -> list[Port]:
-        return [port for port in (self._hub, self._cdn) if name in (None, port.name)]
+    def _ports(self, name: str | None = None) -> list[Port]:
+        ports = [self._hub, self._cdn, *([self._cas] if self._cas else [])]
+        return [port for port in ports if name in (None, port.name)]
 
     def _answer_hub(self, request: Request) -> Exchange:
         if self._control and request.raw_path.startswith(CONTROL):
             return Exchange(request, CONTROL, reply=self._control.answer(request))
-        return self._files.resolve(request) or self._api.answer(request)
+        token = self._xet.token(request) if self._xet else None
+        return token or self._files.resolve(request) or self._api.answer(request)
 
     def _answer_cdn(self, request: Request) -> Exchange:
         return self._files.cdn(request)
+
+    def _answer_cas(self, request: Request) -> Exchange:
+        assert self._xet is not None
+        return self._xet.answer(request)
 
 
 if __name__ == "__main__":
