@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -195,7 +195,7 @@ def test_a_journal_that_says_nothing_costs_bytes_and_no_more(desk: Bench, damage
 class Forgetful(Memory):
     """A memory that has a bug."""
 
-    def remember(self, path: Path) -> None:
+    def remember(self, paths: Sequence[Path]) -> None:
         raise LookupError("a bug")
 
 

@@ -165,6 +165,7 @@ def test_published_it_is_in_its_place_alone(part: Part, tmp_path: Path) -> None:
     sync(part)
     target = tmp_path / "blob"
     part.publish(target)
+    part.journal.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["blob"]
     assert target.read_bytes() == data
 

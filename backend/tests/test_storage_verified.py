@@ -35,14 +35,14 @@ def blob(tmp_path: Path) -> Path:
 
 def test_only_what_was_found_right_is(verified: VerifiedBlobs, blob: Path) -> None:
     assert not verified.is_verified(blob)
-    verified.remember(blob)
+    verified.remember([blob])
     assert verified.is_verified(blob)
-    verified.remember(blob)
+    verified.remember([blob])
     assert verified.is_verified(blob)
 
 
 def test_the_next_process_knows(verified: VerifiedBlobs, blob: Path, engine: Engine, tmp_path: Path) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     engine.dispose()
     again = open_database(sqlite_url(tmp_path / "a.db"))
     assert SqlVerifiedBlobs(again).is_verified(blob)
@@ -50,7 +50,7 @@ def test_the_next_process_knows(verified: VerifiedBlobs, blob: Path, engine: Eng
 
 
 def test_other_bytes_of_the_same_size_at_another_time(verified: VerifiedBlobs, blob: Path) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     stat = blob.stat()
     blob.write_bytes(b"wrong")
     os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -58,7 +58,7 @@ def test_other_bytes_of_the_same_size_at_another_time(verified: VerifiedBlobs, b
 
 
 def test_another_size_at_the_same_time(verified: VerifiedBlobs, blob: Path) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     stat = blob.stat()
     blob.write_bytes(b"longer than before")
     os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -66,7 +66,7 @@ def test_another_size_at_the_same_time(verified: VerifiedBlobs, blob: Path) -> N
 
 
 def test_another_file_under_the_same_name(verified: VerifiedBlobs, blob: Path) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     stat = blob.stat()
     other = blob.with_name("other")
     other.write_bytes(b"wrong")
@@ -76,10 +76,10 @@ def test_another_file_under_the_same_name(verified: VerifiedBlobs, blob: Path) -
 
 
 def test_a_file_that_is_gone_is_forgotten(verified: VerifiedBlobs, blob: Path) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     blob.unlink()
     assert not verified.is_verified(blob)
-    verified.remember(blob)
+    verified.remember([blob])
     assert not verified.is_verified(blob)
     assert not verified.is_verified(blob / "below a file")
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_gone_is_forgotten(verified: VerifiedBlobs, blob: Path) -
 def test_a_name_that_is_no_text(verified: VerifiedBlobs, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff-blob"))
     path.write_bytes(b"x")
-    verified.remember(path)
+    verified.remember([path])
     assert verified.is_verified(path)
 
 
@@ -97,7 +97,7 @@ def test_any_thread_may_ask(verified: VerifiedBlobs, tmp_path: Path) -> None:
 
     def work(path: Path) -> None:
         path.write_bytes(b"right")
-        verified.remember(path)
+        verified.remember([path])
         found.append(verified.is_verified(path))
 
     threads = [threading.Thread(target=work, args=(path,)) for path in blobs]
@@ -111,9 +111,9 @@ def test_any_thread_may_ask(verified: VerifiedBlobs, tmp_path: Path) -> None:
 def test_a_database_that_fails_costs_a_hash_and_nothing_more(
     verified: VerifiedBlobs, blob: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    verified.remember(blob)
+    verified.remember([blob])
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE verified_blobs")
     assert not verified.is_verified(blob)
-    verified.remember(blob)
+    verified.remember([blob])
     assert [record.levelname for record in caplog.records if "verified" in record.message] == ["ERROR", "ERROR"]

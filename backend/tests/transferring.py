@@ -61,8 +61,8 @@ class Memory:
     def is_verified(self, path: Path) -> bool:
         return path in self.known
 
-    def remember(self, path: Path) -> None:
-        self.known.append(path)
+    def remember(self, paths: Sequence[Path]) -> None:
+        self.known.extend(paths)
 
 
 class Bench:

@@ -32,6 +32,9 @@ class Hub(Protocol):
     def resolve_url(self, model_id: str, commit: str, path: str) -> str:
         """Where the bytes of a file are asked for."""
 
+    def xet_token_url(self, model_id: str, commit: str) -> str:
+        """Where the Hub gives out the token for the store of what it keeps with Xet."""
+
     def token(self) -> str | None:
         """The person's token, for the Hub's own host alone."""
 
@@ -64,9 +67,18 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class XetSource:
+    """The other way to a file: ``hash`` is what Xet knows the content by, at ``token_url`` the Hub says where the store
+    is and gives a token for it."""
+
+    hash: str
+    token_url: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileJob:
     """One verified file to get: ``size`` bytes with ``digest`` from ``url``, gathered in ``part``, published at
-    ``target`` while ``lock`` is held. ``path`` is its name for people."""
+    ``target`` while ``lock`` is held. ``path`` is its name for people. ``xet``: where it is to be had by Xet too."""
 
     path: str
     url: str
@@ -75,6 +87,7 @@ class FileJob:
     target: Path
     part: Path
     lock: Path
+    xet: XetSource | None = None
 
 
 class VerifiedBlobs(Protocol):
@@ -83,7 +96,8 @@ class VerifiedBlobs(Protocol):
     def is_verified(self, path: Path) -> bool:
         """The file's size and mtime are those it had when it was found right."""
 
-    def remember(self, path: Path) -> None: ...
+    def remember(self, paths: Sequence[Path]) -> None:
+        """They were just found right, as they are now."""
 
 
 class Transfer(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mlx_manager.storage.database import writing
 from mlx_manager.storage.tables import verified_blobs as t
 
 logger = logging.getLogger(__name__)
+
+
+_NAMES_AT_ONCE = 500
 
 
 class SqlVerifiedBlobs:
@@ -37,16 +41,21 @@ class SqlVerifiedBlobs:
             return False
         return row is not None and row._asdict() == looks
 
-    def remember(self, path: Path) -> None:
-        """Call it right after the file was found right, under its final name."""
-        looks = _looks(path)
+    def remember(self, paths: Sequence[Path]) -> None:
+        """Call it right after the files were found right, under their final names. One transaction for all of them."""
+        names = [_name(path) for path in paths]
+        rows = [{"path": _name(path), **looks} for path in paths if (looks := _looks(path)) is not None]
         try:
             with self._writing.begin() as connection:
-                connection.execute(delete(t).where(t.c.path == _name(path)))
-                if looks is not None:
-                    connection.execute(insert(t).values(path=_name(path), **looks))
+                for start in range(0, len(names), _NAMES_AT_ONCE):
+                    connection.execute(delete(t).where(t.c.path.in_(names[start : start + _NAMES_AT_ONCE])))
+                if rows:
+                    connection.execute(insert(t), rows)
         except SQLAlchemyError:
-            logger.exception("Could not remember that %s was verified; it will be hashed again when next needed.", path)
+            logger.exception(
+                "Could not remember that %s was verified; it will be hashed again when next needed.",
+                f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0],
+            )
 
 
 def _looks(path: Path) -> dict[str, Any] | None:

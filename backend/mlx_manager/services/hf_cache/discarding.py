@@ -30,7 +30,7 @@ def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
                 alone = False
                 continue
             mine.append(file.etag)
-            freed += _remove(folders.part(file.etag)) + _remove(folders.journal(file.etag))
+            freed += sum(map(_remove, folders.unfinished(file.etag)))
     if alone and not _anybody_else(folders, mine):
         linked = _linked(folders)
         for etag in mine:

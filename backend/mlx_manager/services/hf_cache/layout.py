@@ -18,7 +18,8 @@ from mlx_manager.domain.plan import Plan, check_path
 from mlx_manager.errors import CacheFailed, CacheNotWritable, DiskFull, UnsafeFileName
 
 PART = ".part"
-JOURNAL = ".part.journal"
+JOURNAL = ".journal"
+XET = ".xet"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -59,8 +60,10 @@ class RepoFolders:
     def part(self, etag: str) -> Path:
         return self.blobs / f"{etag}{PART}"
 
-    def journal(self, etag: str) -> Path:
-        return self.blobs / f"{etag}{JOURNAL}"
+    def unfinished(self, etag: str) -> tuple[Path, ...]:
+        """All that a transfer may have left of it: by ranges, and by Xet."""
+        parts = (PART, f"{PART}{XET}")
+        return tuple(self.blobs / f"{etag}{part}{journal}" for part in parts for journal in ("", JOURNAL))
 
     def lock(self, etag: str) -> Path:
         return self.locks / f"{etag}.lock"

@@ -71,7 +71,12 @@ def make_parents(folders: RepoFolders, commit: str, path: str) -> Path:
 
 def _symlink(folders: RepoFolders, source: Path, target: Path) -> None:
     way = Path(os.path.relpath(source, target.parent))
-    if target.is_symlink() and target.readlink() == way:
+    try:
+        target.symlink_to(way)
+    except FileExistsError:
+        if target.is_symlink() and target.readlink() == way:
+            return
+    else:
         return
     temporary = folders.temporary()
     temporary.symlink_to(way)

@@ -32,22 +32,24 @@ class Part:
         """Take up what a former run left, or make room for the whole file."""
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if os.fstat(self.fd).st_size == self.size:
+            found = os.fstat(self.fd).st_size
+            if found == self.size:
                 self.have = self.journal.load()
                 reserve(self.fd, self.size)
             else:
-                self._begin_anew()
+                self._begin_anew(found)
         except OSError:
             self.close()
             raise
         self.resumed_bytes = self.have.total
         self._synced = self._changes
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, found: int) -> None:
         """An old journal goes first: beside a part that is full of zeros it would be believed."""
         self.have = Extents()
         self.journal.remove()
-        os.ftruncate(self.fd, 0)
+        if found:
+            os.ftruncate(self.fd, 0)
         try:
             reserve(self.fd, self.size)
         except OSError:
@@ -72,6 +74,11 @@ class Part:
             if done:
                 views[0] = views[0][done:]
 
+    def wrote(self, start: int, end: int) -> None:
+        """Another process has written these bytes into the file."""
+        self.have.add(start, end)
+        self._changes += 1
+
     @property
     def dirty(self) -> bool:
         return self._changes != self._synced
@@ -94,20 +101,27 @@ class Part:
         return self._changes
 
     def publish(self, target: Path) -> None:
-        """Sync, then put the file in its place in one step."""
-        data_sync(self.fd)
+        """Put the file in its place in one step. The caller has made its bytes durable, and does so with the folder."""
         self.path.replace(target)
-        sync_folder(target.parent)
-        self.journal.remove()
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.journal.remove()
+        remove_part(self.path)
 
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def xet_part(part: Path) -> Path:
+    """Where Xet gathers a file, beside the ``part`` that ranges are gathered in: neither spoils the other's bytes."""
+    return part.with_name(part.name + ".xet")
+
+
+def remove_part(path: Path) -> None:
+    """A part and its journal, where they are."""
+    path.unlink(missing_ok=True)
+    Journal(path, "", 0).remove()
 
 
 def _cut(chunks: Sequence[bytes], start: int, stop: int) -> list[memoryview]:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,10 @@ from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.gathering import Gathering, Stage
 from mlx_manager.services.transfer.hashing import FrontHash, HashThread
 from mlx_manager.services.transfer.limits import TransferLimits
+from mlx_manager.services.transfer.part import data_sync, sync_folder
+
+SYNCS_AT_ONCE = 8
+WORTH_A_LINE = 1 << 20
 
 
 class Stages:
@@ -40,6 +45,8 @@ class Stages:
         self._log = log
         self._waiting = list(files)
         self._locked_out: list[Gathering] = []
+        self._right: list[Gathering] = []
+        self._publishing: list[Gathering] = []
         self._ask_locks_at = 0.0
         self._sync_at = time.monotonic() + limits.sync_every_s
         self.files_done = 0
@@ -100,7 +107,9 @@ class Stages:
     def _begin(self, file: Gathering) -> None:
         file.begin()
         kept = f", {words.size(file.reused)} of it kept from before" if file.reused else ""
-        self._log.info("%s: begun, %s%s", file.job.path, words.size(file.job.size), kept)
+        # Of hundreds of small files a line each at their end is enough of a story.
+        level = logging.INFO if file.job.size >= WORTH_A_LINE else logging.DEBUG
+        self._log.log(level, "%s: begun, %s%s", file.job.path, words.size(file.job.size), kept)
         self._hash(file)
 
     def _hash(self, file: Gathering) -> None:
@@ -127,7 +136,8 @@ class Stages:
             self._checked(file, right)
         elif right:
             file.stage = Stage.PUBLISHING
-            self._disk.submit((file, "publish"), lambda: self._publish(file))
+            self._right.append(file)
+            self._publish_next()
         else:
             self._wrong(file)
 
@@ -152,9 +162,11 @@ class Stages:
         if file.hash_failures >= self._limits.hash_attempts:
             file.stage = Stage.WAITING
             self._disk.submit((file, "drop"), file.part.remove)
-            raise HashMismatch(
+            mismatch = HashMismatch(
                 f"{path} came {words.count(file.hash_failures, 'time')} with wrong bytes; none were kept."
             )
+            mismatch.file = path
+            raise mismatch
         self._log.warning("%s: the bytes do not have the hash that the Hub names; fetched again", path)
         # On the disk thread, behind any sync under way, so that no old line is written after it.
         file.part.forget()
@@ -164,9 +176,19 @@ class Stages:
         file.work = WorkList(file.part.have.gaps(file.job.size))
         self._hash(file)
 
-    def _publish(self, file: Gathering) -> None:
-        file.part.publish(file.job.target)
-        self._verified.remember(file.job.target)
+    def _publish_next(self) -> None:
+        """All files that are right by now, in one go: many small ones cost the disk little more than one."""
+        if self._right and not self._publishing:
+            self._publishing, self._right = self._right, []
+            self._disk.submit((self._publishing[0], "publish"), partial(publish, self._publishing, self._verified))
+
+    def _published(self) -> None:
+        for file in self._publishing:
+            self._drop_hash(file)
+            file.part.close()
+            self._finish(file, f"verified ({file.job.digest.algorithm}) and in place")
+        self._publishing = []
+        self._publish_next()
 
     def _use_present(self, file: Gathering) -> None:
         """The blob is here and right. A part of ours that is left over from before is of no use any more."""
@@ -176,7 +198,7 @@ class Stages:
 
     def _tidy(self, file: Gathering) -> None:
         file.part.remove()
-        self._verified.remember(file.job.target)
+        self._verified.remember([file.job.target])
 
     def _finish(self, file: Gathering, how: str) -> None:
         file.stage = Stage.DONE
@@ -194,9 +216,7 @@ class Stages:
         if error is not None:
             raise error
         if what == "publish":
-            self._drop_hash(file)
-            file.part.close()
-            self._finish(file, f"verified ({file.job.digest.algorithm}) and in place")
+            self._published()
         elif what == "tidy":
             self._finish(file, "was in place already")
 
@@ -229,6 +249,23 @@ class Stages:
         if file.hash is not None:
             self._hasher.cancel(file.hash)
             file.hash = None
+
+
+def publish(files: Sequence[Gathering], verified: VerifiedBlobs) -> None:
+    """Bytes first, then names, then the folders that hold the names: after a power cut no name stands for nothing."""
+    if len(files) > 1:
+        with ThreadPoolExecutor(min(SYNCS_AT_ONCE, len(files))) as pool:
+            for done in [pool.submit(data_sync, file.part.fd) for file in files]:
+                done.result()
+    else:
+        data_sync(files[0].part.fd)
+    for file in files:
+        file.part.publish(file.job.target)
+    for folder in {file.job.target.parent for file in files}:
+        sync_folder(folder)
+    for file in files:
+        file.part.journal.remove()
+    verified.remember([file.job.target for file in files])
 
 
 def disk_error(error: OSError, needed: int) -> DiskError:
