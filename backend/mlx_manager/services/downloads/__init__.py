@@ -1,6 +1,7 @@
 """The downloads room: sole owner of live state. Accepts, dedupes, queues, runs, pauses, resumes, cancels, recovers.
 
 manager.py      what may be asked of it
+worker.py       the work of one download, and asking.py, its question to the Hub
 runs.py         from a ticket to the end of the work
 live.py         the downloads that are alive, and who may move them
 broadcast.py    what watchers are told, and when

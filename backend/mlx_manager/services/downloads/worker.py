@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain import words
-from mlx_manager.domain.catalog import ModelRequest, estimate_size
-from mlx_manager.domain.download import Progressed, SizeEstimated, SizesKnown, Verifying, Waiting
+from mlx_manager.domain.download import Progressed, SizesKnown, Verifying, Waiting
 from mlx_manager.domain.plan import Plan
 from mlx_manager.domain.states import Phase
-from mlx_manager.errors import DiskFull, DownloadNotFound, DownloadSuperseded, HubRateLimited, MlxManagerError
+from mlx_manager.errors import DiskFull, DownloadNotFound, DownloadSuperseded, MlxManagerError
+from mlx_manager.services.downloads.asking import Asking
 from mlx_manager.services.ports import (
     BlobPlace,
     Cache,
@@ -27,8 +27,6 @@ from mlx_manager.services.ports import (
 )
 
 REPORT_EVERY_S = 0.25
-ASK_AGAIN_FIRST_S = 1.0
-ASK_AGAIN_MAX_S = 30.0
 ROOM_TO_LEAVE = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -65,7 +63,8 @@ class DownloadWorker:
         request = stored[0].request
         plan = await asyncio.to_thread(self._store.plan, download_id)
         if plan is None:
-            plan = await self._ask_hub(request, report, logger)
+            asking = Asking(self._hub, request, report, logger, size_check_s=self._size_check_s, clock=self._clock)
+            plan = await asking.until_answered()
             await asyncio.to_thread(self._store.save_plan, download_id, plan)
         sizes = SizesKnown(self._clock(), plan.commit, plan.total_bytes, len(plan.blobs))
         report(sizes)
@@ -97,49 +96,6 @@ class DownloadWorker:
             if plan := self._store.plan(other.task_id):
                 etags.update(blob.etag for blob in plan.blobs)
         return etags
-
-    async def _ask_hub(self, request: ModelRequest, report: Report, logger: logging.LoggerAdapter[Any]) -> Plan:
-        """Ask until the Hub answers; a fault that will not pass ends it at once. After the size check's time the
-        watchers get an estimate and the asking goes on."""
-        begun = self._clock()
-        name = request.model_id
-
-        def estimate() -> None:
-            size = estimate_size(name)
-            said = f"taken from its name: {words.size(size)}" if size else "unknown, its name does not tell"
-            logger.warning("the Hub has not told the size in %.0f s; until it does it is %s", self._size_check_s, said)
-            try:
-                report(SizeEstimated(self._clock(), size))
-            except DownloadSuperseded:
-                logger.info("another worker has taken over")
-
-        timer = asyncio.get_running_loop().call_later(self._size_check_s, estimate)
-        pause = ASK_AGAIN_FIRST_S
-        phase = Phase.LISTING
-        try:
-            while True:
-                logger.info("asking the Hub for the files of %s at %s", name, request.revision)
-                now = self._clock()
-                until = begun + self._size_check_s if now < begun + self._size_check_s else now + self._size_check_s
-                report(Waiting(now, phase, f"Asking the Hub for the files of {name}.", until))
-                try:
-                    return await self._hub.plan(request)
-                except MlxManagerError as error:
-                    if not error.transient:
-                        raise
-                    wait = pause
-                    if isinstance(error, HubRateLimited) and error.retry_after_s is not None:
-                        wait = max(wait, error.retry_after_s)
-                    limited = isinstance(error, HubRateLimited)
-                    said = f"{error.detail} Asked again in {words.duration(wait)}."
-                    logger.warning("%s Asked again in %.0f s", error.detail, wait)
-                    retry = Phase.RATE_LIMITED if limited else Phase.RETRYING
-                    report(Waiting(self._clock(), retry, said, self._clock() + wait))
-                await asyncio.sleep(wait)
-                pause = min(pause * 2, ASK_AGAIN_MAX_S)
-                phase = Phase.WAITING_FOR_HUB
-        finally:
-            timer.cancel()
 
     async def _make_room(self, download_id: str, plan: Plan) -> list[BlobPlace]:
         """The places of all blobs, with the disk checked for this download and those already running."""

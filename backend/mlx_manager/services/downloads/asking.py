@@ -1,0 +1,117 @@
+"""Asking the Hub for a download's plan until it answers, with an estimate for those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mlx_manager.domain import words
+from mlx_manager.domain.catalog import ModelRequest, estimate_size
+from mlx_manager.domain.download import SizeEstimated, Waiting
+from mlx_manager.domain.plan import Plan
+from mlx_manager.domain.states import Phase
+from mlx_manager.errors import DownloadSuperseded, HubRateLimited, HubTimeout, MlxManagerError
+from mlx_manager.services.ports import Hub, Report
+
+AGAIN_FIRST_S = 1.0
+AGAIN_MAX_S = 10.0
+"""A Hub that comes back is noticed within this time."""
+TOLD_AGAIN_S = 60.0
+"""The same trouble is told in the log so often."""
+
+
+class Asking:
+    """One download's question. ``size_check_s``: after so long the watchers get an estimate of the size, and the asking
+    goes on; a single question takes no longer either."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        request: ModelRequest,
+        report: Report,
+        logger: logging.LoggerAdapter[Any],
+        *,
+        size_check_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._hub = hub
+        self._request = request
+        self._report = report
+        self._logger = logger
+        self._size_check_s = size_check_s
+        self._clock = clock
+        self._begun = clock()
+        self._phase = Phase.LISTING
+        self._asked_at: float | None = None
+        self._told: tuple[str, float] | None = None
+
+    async def until_answered(self) -> Plan:
+        """Raises the Hub's answer where it will not pass: a MlxManagerError that is not transient."""
+        self._logger.info("asking the Hub for the files of %s at %s", self._request.model_id, self._request.revision)
+        timer = asyncio.get_running_loop().call_later(self._size_check_s, self._estimate)
+        pause = AGAIN_FIRST_S
+        try:
+            while True:
+                try:
+                    return await self._ask()
+                except MlxManagerError as error:
+                    if not error.transient:
+                        raise
+                    # Silence has been waited for already, and says nothing of how long it will go on.
+                    wait = AGAIN_FIRST_S if isinstance(error, HubTimeout) else pause
+                    await self._wait(error, wait)
+                    if wait == pause:
+                        pause = min(pause * 2, AGAIN_MAX_S)
+                self._phase = Phase.WAITING_FOR_HUB
+        finally:
+            timer.cancel()
+
+    async def _ask(self) -> Plan:
+        now = self._asked_at = self._clock()
+        # What happens next: the estimate, and after it the end of this question.
+        until = max(self._begun, now) if now >= self._begun + self._size_check_s else self._begun
+        self._say(self._phase, self._question, until + self._size_check_s)
+        try:
+            return await self._hub.plan(self._request)
+        finally:
+            self._asked_at = None
+
+    @property
+    def _question(self) -> str:
+        return f"Asking the Hub for the files of {self._request.model_id}."
+
+    async def _wait(self, error: MlxManagerError, wait: float) -> None:
+        phase = Phase.RETRYING
+        if isinstance(error, HubRateLimited):
+            phase = Phase.RATE_LIMITED
+            wait = max(wait, error.retry_after_s or 0.0)
+        self._tell(error.detail, wait)
+        self._say(phase, f"{error.detail} Asked again in {words.duration(wait)}.", self._clock() + wait)
+        await asyncio.sleep(wait)
+
+    def _tell(self, what: str, wait: float) -> None:
+        """In the log: what is new, and that it lasts."""
+        now = self._clock()
+        news = self._told is None or self._told[0] != what or now - self._told[1] >= TOLD_AGAIN_S
+        self._logger.log(logging.WARNING if news else logging.DEBUG, "%s Asked again in %.0f s", what, wait)
+        if news:
+            self._told = (what, now)
+
+    def _estimate(self) -> None:
+        size = estimate_size(self._request.model_id)
+        about = f"by its name it has about {words.size(size)}" if size else "its name does not tell the size"
+        self._logger.warning("the Hub has not told the size in %.0f s; %s", self._size_check_s, about)
+        now = self._clock()
+        try:
+            self._report(SizeEstimated(now, size))
+            if self._asked_at is not None:
+                ends = self._asked_at + self._size_check_s
+                said = f"{self._question} Nothing in {words.duration(self._size_check_s)}: {about}."
+                self._say(Phase.WAITING_FOR_HUB, said, ends if ends > now else None)
+        except DownloadSuperseded:
+            self._logger.info("another worker has taken over")
+
+    def _say(self, phase: Phase, message: str, deadline: float | None) -> None:
+        self._report(Waiting(self._clock(), phase, message, deadline))

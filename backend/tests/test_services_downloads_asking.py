@@ -1,0 +1,62 @@
+"""What a person hears, and how soon it goes on, while the Hub does not answer: the real server, a real hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from api_client import serving
+from fakes.hub_server import Fault, HubServer, mlx_model_files
+
+MODEL = "test-org/Tiny-1B-4bit"
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as hub:
+        hub.add_model(MODEL, mlx_model_files(1 << 20))
+        hub.add_model("test-org/Nameless", mlx_model_files(1 << 20))
+        yield hub
+
+
+@pytest.mark.parametrize(("model", "about"), [(MODEL, "about 562.5 MB"), ("test-org/Nameless", "does not tell")])
+def test_with_the_estimate_it_is_said_what_is_waited_for_and_until_when(
+    tmp_path: Path, hub: HubServer, model: str, about: str
+) -> None:
+    """The estimate came with the deadline of the time before it, which had just passed."""
+    silence = hub.fault(Fault.black_hole(), where="info")
+    limits = {"MLX_MANAGER_SIZE_CHECK_S": "2", "MLX_MANAGER_HUB_TIMEOUT_S": "0.6"}
+    with serving(tmp_path, hub.url, **limits) as api, api.progress(api.download(model)) as stream:
+        give_up = time.monotonic() + 8
+        told = stream.until(lambda event: about in event.data["message"] or event.at > give_up)[-1].data
+        assert about in told["message"]
+        assert (told["status"], told["phase"]) == ("starting", "waiting_for_hub")
+        assert told["total_is_estimate"] is (model == MODEL)
+        assert "Asking the Hub" in told["message"]
+        assert datetime.fromisoformat(told["deadline"]).timestamp() > time.time()
+        silence.clear()
+        assert stream.until(lambda event: event.status == "completed")
+
+
+def test_a_hub_that_was_silent_is_asked_again_at_once(tmp_path: Path, hub: HubServer) -> None:
+    """Each silence made the next wait longer: a Hub that was back had to wait for us."""
+    silence = hub.fault(Fault.black_hole(), where="info")
+    with serving(tmp_path, hub.url, MLX_MANAGER_HUB_TIMEOUT_S="0.3") as api:
+        task_id = api.download(MODEL)
+        silence.wait_hit(4, timeout=20)
+        give_up = time.monotonic() + 5
+        while api.status(task_id)["phase"] != "retrying":
+            assert time.monotonic() < give_up, "the question has no end"
+            time.sleep(0.02)
+        silence.clear()
+        back = time.monotonic()
+        with api.progress(task_id) as stream:
+            went_on = stream.until(lambda event: event.status == "downloading")[-1].at
+        assert went_on - back < 2.5
+    log = (tmp_path / "data" / "logs" / "mlx-manager.log").read_text(encoding="utf-8")
+    warned = [line for line in log.splitlines() if "WARNING" in line and "was silent" in line]
+    assert len(warned) == 1, "the same trouble is told once a minute"
