@@ -204,8 +204,11 @@ class HubBadAnswer(HubTrouble):
 
 
 class TransferError(MlxManagerError):
+    """``file``: the path of the one file it is about, where it is about one."""
+
     code = "transfer_error"
     http_status = 502
+    file: str | None = None
 
 
 class SourceTrouble(TransferError):

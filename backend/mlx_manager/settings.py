@@ -31,6 +31,7 @@ class Settings:
     connections: int
     total_connections: int
     bandwidth: int
+    mirrors: tuple[str, ...]
     size_check_s: float
     hub_timeout_s: float
     stall_s: float
@@ -157,6 +158,10 @@ def _endpoint(text: str) -> str:
     return text.rstrip("/")
 
 
+def _endpoints(text: str) -> tuple[str, ...]:
+    return tuple(_endpoint(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _flag(text: str) -> bool:
     # huggingface_hub's own rule: these four are yes, anything else is no.
     return text.upper() in ("1", "ON", "YES", "TRUE")
@@ -213,6 +218,14 @@ SETTINGS: tuple[Setting, ...] = (
         "0",
         "Bytes per second of all downloads together; 0 for no cap.",
         _whole(0, 1_000_000_000_000),
+    ),
+    Setting(
+        "mirrors",
+        "MLX_MANAGER_MIRRORS",
+        "",
+        "Other places that serve the Hub's files, parted by commas: asked in this order when the Hub's bytes fail.",
+        _endpoints,
+        shown="none",
     ),
     Setting(
         "size_check_s",

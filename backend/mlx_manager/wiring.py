@@ -192,7 +192,13 @@ class Core:
             verified=self._verified,
             pool=self._pool,
             throttles=(self._caps.all, self._caps.of(task_id)),
+            mirrors_of=self._mirrors_of,
         )
+
+    def _mirrors_of(self, url: str) -> list[str]:
+        """The same file at each of the mirrors, which lay their files out as the Hub does."""
+        place = url.removeprefix(self._hub.endpoint)
+        return [mirror + place for mirror in self.settings.mirrors]
 
     def _token_for(self, url: str) -> str | None:
         """The person's token, where the URL lies on the Hub itself; a CDN never gets it."""

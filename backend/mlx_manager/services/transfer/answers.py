@@ -73,6 +73,8 @@ def judge(head: Head, address: Address, wanted: tuple[int, int], size: int) -> V
         # Another server may be better off: a signed address is asked for anew.
         kind = SourceBusy if status == 503 else SourceTrouble
         return Refusal(kind(f"{host} answered {status}."), resolve_again=signed)
+    if address.mirror and status not in (416,):
+        return Refusal(SourceRefused(f"The mirror {host} answered {status}."), True)
     if signed and status in (400, 401, 403, 404, 410, 416) and "x-error-code" not in head.headers:
         return Refusal(SourceRefused(f"{host} answered {status}: the address it was given has expired."), True)
     if status == 416 and _total(head) in (None, size):

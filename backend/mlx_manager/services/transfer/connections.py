@@ -15,6 +15,7 @@ from mlx_manager.errors import (
     SourceRejected,
     SourceShort,
     SourceUnreachable,
+    TransferError,
 )
 from mlx_manager.services.transfer.answers import Redirect, Refusal, Verdict
 from mlx_manager.services.transfer.extents import WorkList
@@ -203,6 +204,8 @@ class Connections:
     def _refused(self, fetch: Fetch, refusal: Refusal) -> None:
         file, error = fetch.file, refusal.error
         if not error.transient:
+            if isinstance(error, TransferError):
+                error.file = file.job.path
             self._fail(error)
             return
         if isinstance(error, SourceRefused):
@@ -211,15 +214,15 @@ class Connections:
             # Nothing will change by waiting alone: a bounded number of fresh addresses, then an end with the reason.
             file.refusals += 1
             if file.refusals > self._limits.refusals:
-                self._fail(SourceRejected(f"{file.job.path}: {error.detail} It was asked {file.refusals} times."))
+                rejected = SourceRejected(f"{file.job.path}: {error.detail} It was asked {file.refusals} times.")
+                rejected.file = file.job.path
+                self._fail(rejected)
                 return
         self._trouble(fetch, error, resolve_again=refusal.resolve_again)
 
     def _trouble(self, fetch: Fetch, error: MlxManagerError, *, resolve_again: bool = False) -> None:
         """A passing fault: wait a little, longer each time that not a byte came in between, and go on."""
         file = fetch.file
-        if resolve_again:
-            file.source.resolve_again(fetch.address)
         now = time.monotonic()
         limited = isinstance(error, SourceRateLimited)
         asked = error.retry_after_s if isinstance(error, SourceRateLimited) else None
@@ -227,6 +230,8 @@ class Connections:
             # It got somewhere: a line that breaks again and again still comes to the end, without a wait.
             self._log.info("%s; asked again at once", error.detail.rstrip("."))
             return
+        if resolve_again or file.source.has_mirrors:
+            file.source.resolve_again(fetch.address)
         # Connections that fail side by side are one failure: the first one's wait covers them.
         wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed()
         until = now + max(wait, asked or 0.0)

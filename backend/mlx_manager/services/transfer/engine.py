@@ -51,15 +51,17 @@ class CurlTransfer:
         verified: VerifiedBlobs,
         pool: ConnectionPool | None = None,
         throttles: Sequence[Throttle] = (),
+        mirrors_of: Callable[[str], Sequence[str]] = lambda url: (),
     ) -> None:
-        """``pool``: the connections that all transfers share; ``throttles``: the caps that hold for this one."""
+        """``pool``: the connections that all transfers share; ``throttles``: the caps that hold for this one;
+        ``mirrors_of(url)``: where else the Hub's file is to be had."""
         self._pool = pool or ConnectionPool(limits.connections)
         self._throttles = throttles
         self._log = logging.LoggerAdapter(log, {"task_id": task_id})
         self._limits = limits
         self._wire_options = wire
         self._verified = verified
-        self._files = [Gathering(job, limits, token_for) for job in jobs]
+        self._files = [Gathering(job, limits, token_for, mirrors_of(job.url)) for job in jobs]
         self._total = sum(job.size for job in jobs)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,10 +41,16 @@ class Trouble:
 class Gathering:
     """Plain state, owned by the transfer's thread; the engine moves it from stage to stage."""
 
-    def __init__(self, job: FileJob, limits: TransferLimits, token_for: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        job: FileJob,
+        limits: TransferLimits,
+        token_for: Callable[[str], str | None],
+        mirrors: Sequence[str] = (),
+    ) -> None:
         self.job = job
         self.stage = Stage.WAITING
-        self.source = Source(job.url, token_for)
+        self.source = Source(job.url, token_for, mirrors)
         self.part = Part(job.part, job.target.name, job.size)
         self.work = WorkList([])
         self.active = 0

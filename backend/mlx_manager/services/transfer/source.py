@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -17,6 +17,8 @@ class Address:
     url: str
     signed: bool = False
     """On another host than the Hub's: given out for a while."""
+    mirror: bool = False
+    """A mirror, or where one sends on to: what it does not give, another place may."""
     redirects: int = 0
     etag: str | None = None
     """Under which bytes came; None until some did."""
@@ -40,12 +42,19 @@ class Address:
 
 class Source:
     """Keeps the resolved address until it is refused. The token goes to the Hub's own host, and there only if
-    ``token_for(url)`` gives one."""
+    ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order; each refusal goes on to
+    the next, and from the last back to the Hub. Whatever they send is verified like the Hub's."""
 
-    def __init__(self, url: str, token_for: Callable[[str], str | None]) -> None:
+    def __init__(self, url: str, token_for: Callable[[str], str | None], mirrors: Sequence[str] = ()) -> None:
         self._hub_url = url
         self._token_for = token_for
+        self._places = (url, *mirrors)
+        self._place = 0
         self.address = Address(url)
+
+    @property
+    def has_mirrors(self) -> bool:
+        return len(self._places) > 1
 
     def headers(self) -> list[str]:
         lines = ["Accept-Encoding: identity", "Accept: */*"]
@@ -60,10 +69,13 @@ class Source:
             return False
         if address is self.address:
             signed = urlsplit(url).netloc != urlsplit(self._hub_url).netloc
-            self.address = Address(url, signed, redirects)
+            self.address = Address(url, signed, address.mirror, redirects)
         return True
 
     def resolve_again(self, address: Address) -> None:
-        """``address`` is not good any more: the Hub is asked for a new one, unless that has happened already."""
+        """``address`` is not good any more: the next place is asked for a new one, unless that has happened already."""
         if address is self.address:
-            self.address = Address(self._hub_url)
+            self._place = (self._place + 1) % len(self._places)
+            # A mirror is another host than the Hub's: it gets no token, and its word on access is not final.
+            mirror = self._place > 0
+            self.address = Address(self._places[self._place], signed=mirror, mirror=mirror)

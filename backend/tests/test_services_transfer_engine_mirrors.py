@@ -1,0 +1,93 @@
+"""Several sources for one file: the next one is asked when one fails, and all of them are verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.hub_server import TOKEN, Blob, Fault, HubServer
+from mlx_manager.services.ports import FileJob
+from mlx_manager.services.transfer import CurlTransfer
+from transferring import KIB, MIB, QUICK, REPO, WIRE, Bench, finish
+
+SIZE = 3 * MIB
+LIMITS = replace(QUICK, stall_s=0.5, refusals=8)
+
+
+class TwoHubs:
+    """The Hub, and a mirror that holds the same repository."""
+
+    def __init__(self, desk: Bench, mirror: HubServer) -> None:
+        self.desk, self.hub, self.mirror = desk, desk.hub, mirror
+        (self.job,) = desk.add({"model.safetensors": SIZE})
+        mirror.add_model(REPO, {"model.safetensors": Blob(SIZE, 1)}, lfs={"model.safetensors": True})
+
+    def mirrors_of(self, url: str) -> Sequence[str]:
+        # The two hubs count their commits for themselves.
+        return [f"{self.mirror.url}/{REPO}/resolve/main/model.safetensors"]
+
+    def pull(self) -> FileJob:
+        transfer = CurlTransfer(
+            "mirrors",
+            [self.job],
+            limits=LIMITS,
+            wire=WIRE,
+            token_for=lambda url: TOKEN,
+            verified=self.desk.verified,
+            mirrors_of=self.mirrors_of,
+        )
+        self.desk.keep(transfer)
+        transfer.start()
+        finish(transfer, 20)
+        assert self.job.target.read_bytes() == self.hub.content(REPO, "model.safetensors")
+        return self.job
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[TwoHubs]:
+    with HubServer() as hub, HubServer() as mirror:
+        desk = Bench(hub, tmp_path)
+        yield TwoHubs(desk, mirror)
+        desk.close()
+
+
+def test_while_the_hub_is_well_no_mirror_is_asked(two: TwoHubs) -> None:
+    two.pull()
+    assert two.mirror.requests() == []
+
+
+def test_a_hub_that_is_gone_is_replaced(two: TwoHubs) -> None:
+    two.hub.network_down()
+    two.pull()
+    assert two.mirror.bytes_sent() >= SIZE
+
+
+def test_it_is_replaced_in_the_middle_of_a_file_and_keeps_what_came(two: TwoHubs) -> None:
+    two.hub.fault(Fault.reset(after=48 * KIB), where="cdn")
+    two.hub.fault(Fault.status(500), where="cdn", nth=range(8, 1000))
+    two.pull()
+    assert two.hub.bytes_sent() > 0
+    assert 0 < two.mirror.bytes_sent() < SIZE
+
+
+def test_a_mirror_that_has_not_the_file_leads_back_to_the_hub(two: TwoHubs) -> None:
+    two.mirror.delete(REPO)
+    two.hub.fault(Fault.status(500), where="cdn", times=2)
+    two.pull()
+    assert two.mirror.requests()
+
+
+def test_wrong_bytes_of_one_are_made_good_by_the_other(two: TwoHubs) -> None:
+    two.hub.fault(Fault.flip(offset=100_000), where="cdn")
+    two.pull()
+    assert two.mirror.bytes_sent() >= SIZE
+
+
+def test_a_mirror_never_gets_the_token(two: TwoHubs) -> None:
+    two.hub.network_down()
+    two.pull()
+    assert two.mirror.requests()
+    assert [record.authorization for record in two.mirror.requests() if record.authorization] == []
