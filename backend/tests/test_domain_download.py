@@ -217,6 +217,58 @@ def test_the_place_in_line() -> None:
     assert apply(second, STARTED).place is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        # Twenty seconds in line, thirty until the Hub answered, ten of transfer.
+        (
+            (Started(120.0, 1), replace(SIZES, at=150.0), Progressed(151.0, sample(1000))),
+            "1.0 kB received in 10 s, 100 B/s; every byte verified.",
+        ),
+        # A file came again because it was wrong: from the beginning on.
+        (
+            (Started(120.0, 1), replace(SIZES, at=150.0), Verifying(155.0), replace(SIZES, at=155.0)),
+            "All 1.0 kB were here already; every byte verified.",
+        ),
+        (
+            (
+                Started(120.0, 1),
+                replace(SIZES, at=150.0),
+                Verifying(155.0),
+                replace(SIZES, at=155.0),
+                Progressed(159.0, sample(1000, received_bytes=1500)),
+            ),
+            "1.5 kB received in 10 s, 150 B/s; every byte verified.",
+        ),
+        # The run before was stopped half-way: only this one's bytes and time.
+        (
+            (
+                *(STARTED, SIZES, Progressed(103.0, sample(600)), Paused(104.0), Resumed(110.0), Started(120.0, 2)),
+                replace(SIZES, at=150.0),
+                Progressed(151.0, sample(1000, reused_bytes=600, received_bytes=400)),
+            ),
+            "400 B received in 10 s, 40 B/s; 600 B more were here already; every byte verified.",
+        ),
+    ],
+)
+def test_how_it_came_is_told_without_what_it_waited_for(changes: tuple[Change, ...], said: str) -> None:
+    """120 MB that queued for 20 s were told as 3.4 MB/s."""
+    done = after_all(*changes, Verifying(160.0), Completed(160.0))
+    assert done.message == said
+
+
+def test_a_moment_is_no_time_to_take_a_rate_over() -> None:
+    done = after_all(STARTED, SIZES, Progressed(102.1, sample(1000)), Verifying(102.2), Completed(102.3))
+    assert done.message == "1.0 kB received in less than a second; every byte verified."
+
+
+def test_verifying_is_told_with_what_the_worker_says_then() -> None:
+    """ "Everything is here and its bytes are right." was followed by "Checking the last bytes."."""
+    told = after_all(STARTED, SIZES, Verifying(104.0, sample(1000, message="All of it is right.", files_done=3)))
+    assert (told.status, told.phase, told.message) == (Status.VERIFYING, Phase.HASHING, "All of it is right.")
+    assert (told.downloaded_bytes, told.files_done, told.since, told.last_byte_age_s) == (1000, 3, 104.0, None)
+
+
 def test_complete_is_all_of_it() -> None:
     done = after_all(*HALF_WAY, Verifying(104.0), Completed(105.0))
     shown = snapshot(done)

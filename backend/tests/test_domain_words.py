@@ -26,8 +26,9 @@ def test_size(count: int, said: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (-3, "0 s"),
-        (0.4, "0 s"),
+        (-3, "less than a second"),
+        (0.4, "less than a second"),
+        (0.6, "1 s"),
         (42, "42 s"),
         (59.6, "1 min 00 s"),
         (200, "3 min 20 s"),

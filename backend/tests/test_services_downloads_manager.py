@@ -214,7 +214,7 @@ async def test_the_whole_way(file: Path, caplog: pytest.LogCaptureFixture) -> No
     assert (row["status"], row["downloaded_bytes"], row["last_event_id"]) == ("completed", TOTAL, last.id)
     lines = [record.getMessage() for record in caplog.records if record.name == "mlx_manager.services.downloads"]
     assert lines[0] == "Accepted: org/model at main."
-    assert lines[-1].startswith("Done: org/model, 1.0 kB, every byte verified; 1.0 kB received in")
+    assert lines[-1].startswith("Done: org/model, 1.0 kB: 1.0 kB received in less than a second")
     assert {record.__dict__.get("task_id") for record in caplog.records if record.name.endswith("downloads")} == {
         download.task_id
     }

@@ -13,7 +13,6 @@ from mlx_manager.cli.asking import command_for
 from mlx_manager.cli.client import Snapshot
 from mlx_manager.cli.exits import ExitCode, exit_code_of
 from mlx_manager.cli.terminal import Teller
-from mlx_manager.domain import words
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.states import Status
 from mlx_manager.errors import MlxManagerError
@@ -25,7 +24,6 @@ class End:
     ``signal`` is the one that ended it."""
 
     snapshot: Snapshot | None
-    took_s: float
     signal: int | None = None
     is_at_rest: bool = True
 
@@ -35,7 +33,7 @@ def tell_end(end: End, wanted: ModelRequest, cache: Callable[[], str], *, as_jso
     snapshot = end.snapshot
     if snapshot is not None and snapshot["status"] == Status.COMPLETED:
         if not as_json:
-            _tell_complete(snapshot, _folder(cache(), snapshot), end.took_s, quiet=quiet)
+            _tell_complete(snapshot, _folder(cache(), snapshot), quiet=quiet)
         return ExitCode.OK
     if end.signal is not None:
         _tell_interrupted(end, wanted)
@@ -50,13 +48,13 @@ def _folder(cache: str, snapshot: Snapshot) -> Path:
     return Path(cache) / f"models--{snapshot['model_id'].replace('/', '--')}" / "snapshots" / str(snapshot["commit"])
 
 
-def _tell_complete(snapshot: Snapshot, folder: Path, took_s: float, *, quiet: bool) -> None:
+def _tell_complete(snapshot: Snapshot, folder: Path, *, quiet: bool) -> None:
     if quiet:
         sys.stdout.write(f"{folder}\n")
         return
     out = Teller(sys.stdout)
     out.line(f"{picture.name_of(snapshot)} is complete.", mark="done", style="green")
-    out.line(f"  {summary(snapshot, took_s)}")
+    out.line(f"  {snapshot['message']}")
     out.line(f"  {folder}", whole=True)
     if not snapshot["allow_patterns"] and not snapshot["ignore_patterns"]:
         model = snapshot["model_id"] if snapshot["revision"] == "main" else str(folder)
@@ -91,15 +89,3 @@ def _tell_stopped(snapshot: Snapshot, wanted: ModelRequest) -> None:
     if status is not Status.FAILED:
         again = "Go on with" if status is Status.PAUSED else "Begin again with"
         err.line(f"{again}: {command_for(wanted)}", mark="arrow", whole=True)
-
-
-def summary(snapshot: Snapshot, took_s: float) -> str:
-    """351.4 MB in 29 s, 12.1 MB/s; every byte verified."""
-    total, received = snapshot["total_bytes"], snapshot["received_bytes"]
-    here = max(0, total - received)
-    if not received:
-        return f"All {words.size(total)} were here already; every byte verified."
-    rate = f", {words.size(received / took_s)}/s" if took_s >= 1 else ""
-    kept = f"; {words.size(here)} more were here already" if here else ""
-    time = words.duration(took_s) if took_s >= 1 else "less than a second"
-    return f"{words.size(received)} in {time}{rate}{kept}; every byte verified."

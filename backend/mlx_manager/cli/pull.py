@@ -70,7 +70,6 @@ def _view(wanted: ModelRequest, options: PullOptions) -> views.View:
 
 def _watch(inbox: Inbox, view: views.View, follower: Follower) -> End:
     files = FilesPoller(follower.watched, inbox)
-    began = time.monotonic()
     follower.start()
     if view.shows_files:
         files.start()
@@ -79,7 +78,7 @@ def _watch(inbox: Inbox, view: views.View, follower: Follower) -> End:
     finally:
         follower.stop()
         files.stop()
-    return End(snapshot, time.monotonic() - began, number, is_at_rest)
+    return End(snapshot, number, is_at_rest)
 
 
 def _until_end(inbox: Inbox, view: views.View, watched: Watched) -> tuple[Snapshot | None, int | None, bool]:

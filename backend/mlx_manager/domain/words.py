@@ -13,8 +13,10 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 05 min."""
+    """42 s, 3 min 20 s, 2 h 05 min; never 0 s, which nobody would say."""
     whole = max(0, round(seconds))
+    if whole == 0:
+        return "less than a second"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

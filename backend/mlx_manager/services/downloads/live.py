@@ -20,7 +20,6 @@ class Run:
     """One worker's turn. ``taken``: it has begun its work; ``over``: nothing it still says counts."""
 
     epoch: int
-    began_at: float
     taken: bool = False
     over: bool = False
 

@@ -73,7 +73,7 @@ class Runs:
         """It is at work from now on, in this epoch; nobody is told yet."""
         at = self._clock()
         live.download = apply(live.download, Started(at, epoch))
-        live.run = Run(epoch, at)
+        live.run = Run(epoch)
         self._wake()
 
     def refresh_line(self) -> None:
@@ -130,7 +130,7 @@ class Runs:
             return
         match worker.exception():
             case None:
-                self._complete(live, run)
+                self._complete(live)
             case DownloadSuperseded():
                 self.lost(live)
             case error if told_to_stop:
@@ -143,16 +143,15 @@ class Runs:
                 logger.error("The worker broke.", exc_info=error, extra=_of(live))
                 self._broke(live, f"An error in MLX Manager itself: {type(error).__name__}.")
 
-    def _complete(self, live: Live, run: Run) -> None:
-        at = self._clock()
+    def _complete(self, live: Live) -> None:
         try:
-            done = apply(live.download, Completed(at))
+            done = apply(live.download, Completed(self._clock()))
         except MlxManagerError as error:
             logger.error("The worker returned before its time: %s", error.detail, extra=_of(live))
             self._broke(live, "The worker returned before everything was verified.")
             return
         self._broadcast.tell(live, done)
-        story.completed(done, at - run.began_at)
+        story.completed(done)
 
     def _hold_up(self, live: Live, error: DiskFull) -> None:
         """The machine itself can't go on: it waits for the person, with all bytes kept."""

@@ -36,7 +36,7 @@ def paused(d: Download) -> None:
 
 
 def held_up(d: Download) -> None:
-    logger.warning("Paused by itself: %s. %s", d.error, d.advice, extra={"task_id": d.task_id})
+    logger.warning("Paused by itself: %s %s", d.error, d.advice, extra={"task_id": d.task_id})
 
 
 def resumed(d: Download) -> None:
@@ -51,10 +51,8 @@ def cancelled(d: Download) -> None:
     _info(d, "%s %s", d.message, d.model_id)
 
 
-def completed(d: Download, seconds: float) -> None:
-    rate = f", {words.size(d.received_bytes / seconds)}/s" if d.received_bytes and seconds > 0 else ""
-    fetched = f"{words.size(d.received_bytes)} received in {words.duration(seconds)}{rate}"
-    _info(d, "Done: %s, %s, every byte verified; %s.", d.model_id, words.size(d.total_bytes), fetched)
+def completed(d: Download) -> None:
+    _info(d, "Done: %s, %s: %s", d.model_id, words.size(d.total_bytes), d.message)
 
 
 def failed(d: Download) -> None:

@@ -171,9 +171,8 @@ class DownloadWorker:
                 all_here = True
             if verifying and not all_here and sample.downloaded_bytes < sizes.total_bytes:
                 report(sizes)  # something turned out wrong and comes again
-            report(Progressed(self._clock(), sample))
-            if all_here and not verifying:
-                report(Verifying(self._clock()))
+            now = self._clock()
+            report(Verifying(now, sample) if all_here and not verifying else Progressed(now, sample))
             verifying = all_here
             if done:
                 finished.result()
