@@ -104,6 +104,10 @@ class HubClient:
         """Where the bytes of a file are asked for; the answer is mostly a redirect to a signed address."""
         return f"{self.endpoint}/{model_id}/resolve/{quote(commit, safe='')}/{quote(path)}"
 
+    def xet_token_url(self, model_id: str, commit: str) -> str:
+        """Where the Hub gives out the token for its store of what is kept with Xet."""
+        return f"{self.endpoint}/api/models/{model_id}/xet-read-token/{quote(commit, safe='')}"
+
     def token(self) -> str | None:
         """The person's token, for the Hub's own host alone; None for a stranger's questions.
 

@@ -9,12 +9,28 @@ durable       the thread that waits for the disk    wire          libcurl
 narrator      the words for the watchers            limits        the numbers
 extents       sets of byte ranges                   backoff       when to try again
 trust         whose certificates are believed
+xet           the second engine, by Xet             xet_process   hf_xet's own process; xet_child runs there
+failover      both engines as one
 """
 
 from mlx_manager.services.transfer.engine import CurlTransfer
+from mlx_manager.services.transfer.failover import FailoverTransfer, Policy
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.sharing import Caps, ConnectionPool
 from mlx_manager.services.transfer.trust import asks_the_system, ca_bundle
 from mlx_manager.services.transfer.wire import WireOptions
+from mlx_manager.services.transfer.xet import XetOptions, XetTransfer
 
-__all__ = ["Caps", "ConnectionPool", "CurlTransfer", "TransferLimits", "WireOptions", "asks_the_system", "ca_bundle"]
+__all__ = [
+    "Caps",
+    "ConnectionPool",
+    "CurlTransfer",
+    "FailoverTransfer",
+    "Policy",
+    "TransferLimits",
+    "WireOptions",
+    "XetOptions",
+    "XetTransfer",
+    "asks_the_system",
+    "ca_bundle",
+]
