@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -23,6 +23,8 @@ from typing import Any
 from mlx_manager.errors import DataDirNotWritable
 
 HIDDEN = "[hidden]"
+FILE_ONLY = {"file_only": True}
+"""``extra`` of a line that whoever looks at stderr is told in another way."""
 NO_TASK = "-"
 _FILE_BYTES, _OLD_FILES = 5_000_000, 2
 
@@ -114,7 +116,7 @@ def _task_id(record: logging.LogRecord) -> str:
     return str(getattr(record, "task_id", None) or NO_TASK)
 
 
-class _CalmMixin:
+class _Calm(logging.Handler):
     """A log that cannot be written is told once, on stderr. The standard handler would print the record as it came,
     arguments and all, past the redaction."""
 
@@ -128,12 +130,17 @@ class _CalmMixin:
         reason = f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
         sys.stderr.write(f"mlx-manager: a log line could not be written ({reason}); this is said once.\n")
 
+    def close(self) -> None:
+        # A full disk refuses what is still in the buffer. That must not hide why the process ends.
+        with suppress(OSError):
+            super().close()
 
-class CalmStreamHandler(_CalmMixin, logging.StreamHandler):  # type: ignore[type-arg]
+
+class CalmStreamHandler(_Calm, logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to stderr as it is at that moment."""
 
 
-class CalmFileHandler(_CalmMixin, RotatingFileHandler):
+class CalmFileHandler(_Calm, RotatingFileHandler):
     """Writes to the log file, and begins a new one when it is full."""
 
 
@@ -148,7 +155,9 @@ def logging_to(
     # Not by dictConfig: it closes every handler there is, those of a program that embeds us too.
     handlers: list[logging.Handler] = []
     if stderr:
-        handlers.append(CalmStreamHandler())
+        screen = CalmStreamHandler()
+        screen.addFilter(lambda record: not getattr(record, "file_only", False))
+        handlers.append(screen)
     if file is not None:
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

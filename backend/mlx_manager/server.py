@@ -30,7 +30,7 @@ from starlette.types import Message
 from mlx_manager import __version__
 from mlx_manager.app import create_app
 from mlx_manager.errors import PortInUse, StartError
-from mlx_manager.logs import Redactor, logging_to
+from mlx_manager.logs import FILE_ONLY, Redactor, logging_to
 from mlx_manager.services.data_dir import DataDir, RunningServer
 from mlx_manager.settings import Settings
 from mlx_manager.wiring import Core
@@ -127,7 +127,8 @@ class _Process:
                     with listening(settings.host, settings.port) as listener:
                         _run_loop(self._live(data_dir, listener, redactor))
                 except StartError as error:
-                    logger.error("Not started: %s %s", error.detail, error.advice)
+                    # On the terminal whoever called us says it.
+                    logger.error("Not started: %s %s", error.detail, error.advice, extra=FILE_ONLY)
                     raise
         finally:
             data_dir.release()

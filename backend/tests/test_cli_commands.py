@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,9 +141,53 @@ def test_a_port_in_use_is_one_clear_line(home: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = home.run("serve", "--port", str(taken.getsockname()[1]))
     assert done.code == 1
-    error, advice = done.err.splitlines()[-2:]
+    # It was said twice: by the log, and by the command.
+    error, advice = done.err.splitlines()
     assert error.startswith("Error: ")
     assert "--port" in advice
+    assert error.removeprefix("Error: ") in (home.data / "logs" / "mlx-manager.log").read_text(encoding="utf-8")
+
+
+def test_a_file_in_the_place_of_the_data_directory_is_called_that(home: Home) -> None:
+    """It was "File exists", with the advice to ask for write access."""
+    home.data.write_text("")
+    done = home.run("serve")
+    assert (done.code, done.out) == (1, "")
+    error, advice = done.err.splitlines()
+    assert error == f"Error: The data directory {home.data} cannot be used: there is a file in its place."
+    assert "MLX_MANAGER_HOME" in advice
+
+
+@pytest.mark.parametrize("while_it_runs", [True, False])
+def test_a_full_disk_is_the_reason_that_is_told(home: Home, while_it_runs: bool) -> None:
+    """What the log could not write any more came up as a traceback of a hundred lines over the real reason; and where
+    the database could not be opened the advice was to throw it away."""
+    home.data.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(home.data)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        with home.start("serve") as server:
+            server.wait_line(lambda line: line.startswith("MLX Manager serves"))
+            if while_it_runs:
+                _fill(home.data)
+            server.send(signal.SIGTERM)
+            assert server.wait().code == 0
+        _fill(home.data)
+        done = home.run("serve")
+        assert done.code == 1
+        assert "Traceback" not in done.err
+        error, advice = done.err.splitlines()[-2:]
+        assert error.startswith("Error: The data")
+        assert "room" in advice or "space" in advice
+    finally:
+        subprocess.run(["umount", str(home.data)], check=True)
+
+
+def _fill(folder: Path) -> None:
+    with suppress(OSError), (folder / "other").open("ab", buffering=0) as other:
+        while True:
+            other.write(bytes(512))
 
 
 def test_a_setting_that_cannot_be_is_named(home: Home) -> None:

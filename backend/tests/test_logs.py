@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.errors import DataDirNotWritable
-from mlx_manager.logs import HIDDEN, CalmStreamHandler, Redactor, logging_to
+from mlx_manager.logs import FILE_ONLY, HIDDEN, CalmStreamHandler, Redactor, logging_to
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 PLAIN_SECRET = "corporate-token-0815"
@@ -193,3 +193,26 @@ def test_a_line_that_cannot_be_written_is_told_once_and_without_its_text(
     assert len(said) == 2
     assert "could not be written (TypeError)" in said[0]
     assert said[1].endswith(f"all is well, then hf_{HIDDEN}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is known to Linux alone")
+def test_a_log_without_room_does_not_hide_what_went_wrong(
+    redactor: Redactor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(KeyError, match="the real reason"),
+        logging_to(file=Path("/dev/full"), stderr=False, redactor=redactor),
+    ):
+        logger.info("No room for this.")
+        raise KeyError("the real reason")
+    assert "a log line could not be written (OSError: No space left on device)" in capsys.readouterr().err
+
+
+def test_what_is_told_on_stderr_in_another_way_is_in_the_file_alone(
+    tmp_path: Path, redactor: Redactor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to(file=tmp_path / "log", stderr=True, redactor=redactor):
+        logger.error("Not started.", extra=FILE_ONLY)
+        logger.error("Both.")
+    assert [line.rpartition(" ")[2] for line in (tmp_path / "log").read_text().splitlines()] == ["started.", "Both."]
+    assert [line.rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()] == ["Both."]

@@ -6,6 +6,7 @@ The lock is the truth: ``flock`` on ``<home>/lock``, which the kernel lets go of
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -97,4 +98,12 @@ def _in_use(home: Path) -> DataDirInUse:
 
 
 def _not_writable(home: Path, error: OSError) -> DataDirNotWritable:
-    return DataDirNotWritable(f"The data directory {home} cannot be used: {error.strerror or error}.")
+    reason, advice = error.strerror or str(error), None
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        reason, advice = (
+            "there is a file in its place",
+            "Move the file away, or set MLX_MANAGER_HOME to another folder.",
+        )
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "Free some space on its disk, or set MLX_MANAGER_HOME to a folder on another one."
+    return DataDirNotWritable(f"The data directory {home} cannot be used: {reason}.", advice=advice)

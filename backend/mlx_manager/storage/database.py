@@ -58,6 +58,11 @@ def writing(engine: Engine) -> Engine:
     return engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
 
 
+def reason_of(error: SQLAlchemyError) -> str:
+    """What the database itself says, in a line, without the statement and its values."""
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
+
+
 def _set_up_sqlite(engine: Engine) -> None:
     # SQLAlchemy's documented recipe for real transactions in SQLite, DDL included: the driver starts none by itself.
     @event.listens_for(engine, "connect")
@@ -96,14 +101,14 @@ def _bring_up_to_date(engine: Engine, place: str) -> None:
 
 
 def _unusable(place: str, error: SQLAlchemyError) -> DatabaseUnusable:
-    reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    reason = reason_of(error)
     lowered = reason.lower()
     if "unable to open" in lowered or "readonly" in lowered:
         advice = "Give this user write access to the file and its folder, or set MLX_MANAGER_HOME to another folder."
     elif "locked" in lowered:
         advice = "Another program holds the database: close it, then start again."
-    elif "full" in lowered:
-        advice = "Free some space on the disk that holds the database, then start again."
+    elif "full" in lowered or "i/o" in lowered:
+        advice = "Look whether the disk that holds the database has room and works, then start again."
     else:
         return DatabaseUnusable(f"The database {place} cannot be used: {reason}.")
     return DatabaseUnusable(f"The database {place} cannot be used: {reason}.", advice=advice)

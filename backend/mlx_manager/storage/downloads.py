@@ -16,7 +16,7 @@ from mlx_manager.domain.download import Download
 from mlx_manager.domain.plan import Plan
 from mlx_manager.domain.states import Desire, Phase, Status
 from mlx_manager.errors import DownloadInFlight, DownloadNotFound, InvalidRequest, LedgerFailed
-from mlx_manager.storage.database import writing
+from mlx_manager.storage.database import reason_of, writing
 from mlx_manager.storage.tables import downloads as t
 from mlx_manager.storage.tables import plans
 
@@ -150,8 +150,7 @@ def _as_ours(verb: str) -> Iterator[None]:
             raise DownloadInFlight("The same model, revision and patterns are in flight already.") from error
         raise LedgerFailed(f"The list of downloads could not be {verb}: {error.orig}.") from error
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise LedgerFailed(f"The list of downloads could not be {verb}: {reason}.") from error
+        raise LedgerFailed(f"The list of downloads could not be {verb}: {reason_of(error)}.") from error
 
 
 def _request_key(request: ModelRequest) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlx_manager.storage.database import writing
+from mlx_manager.storage.database import reason_of, writing
 from mlx_manager.storage.tables import verified_blobs as t
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,9 @@ class SqlVerifiedBlobs:
                 row = connection.execute(
                     select(t.c.size, t.c.mtime_ns, t.c.inode).where(t.c.path == _name(path))
                 ).first()
-        except SQLAlchemyError:
-            logger.exception("Could not look up whether %s was verified; it will be hashed again.", path)
+        except SQLAlchemyError as error:
+            said = "Could not look up whether %s was verified, so it is hashed again: %s."
+            logger.warning(said, path, reason_of(error))
             return False
         return row is not None and row._asdict() == looks
 
@@ -51,11 +52,10 @@ class SqlVerifiedBlobs:
                     connection.execute(delete(t).where(t.c.path.in_(names[start : start + _NAMES_AT_ONCE])))
                 if rows:
                     connection.execute(insert(t), rows)
-        except SQLAlchemyError:
-            logger.exception(
-                "Could not remember that %s was verified; it will be hashed again when next needed.",
-                f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0],
-            )
+        except SQLAlchemyError as error:
+            which = f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
+            said = "Could not remember that %s was verified; it is hashed again when next needed: %s."
+            logger.warning(said, which, reason_of(error))
 
 
 def _looks(path: Path) -> dict[str, Any] | None:

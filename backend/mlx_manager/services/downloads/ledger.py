@@ -46,6 +46,8 @@ class Ledger:
             except asyncio.CancelledError:
                 cancelled = True
         if cancelled:
+            if error := future.exception():
+                logger.debug("Nobody waits for it any more: %s", error)
             raise asyncio.CancelledError
         return future.result()
 
