@@ -54,7 +54,7 @@ def _explain(shown: list[tuple[str, str]], root: Path, port: int) -> None:
     for model_id, what in shown:
         print(f"  {model_id:24} {what}")
     print("\nIn another terminal, in this folder:\n")
-    print(f"  export MLX_MANAGER_HOME={root / 'mlx-manager'}")
+    print(f"  export MLX_MANAGER_HOME={root / 'mlx-manager'} HF_HOME={root / 'huggingface'}")
     print(f"  .venv/bin/mlx-manager pull {shown[1][0]}\n")
     print(f"or over the API, at http://127.0.0.1:{port}. Ctrl-C ends the demo.\n", flush=True)
 

@@ -77,10 +77,39 @@ def test_models_and_downloads_are_listed_without_a_server(home: Home) -> None:
     (model,) = json.loads(home.run("ls", "--json").out)
     assert (model["model_id"], model["commit"], model["complete"]) == (TINY, commit, True)
     heads, line = home.run("ls").lines
-    assert heads.split() == ["MODEL", "COMMIT", "SIZE", "STATE"]
+    assert heads.split() == ["MODEL", "COMMIT", "ON", "DISK", "STATE"]
     assert line.split() == [TINY, commit[:7], "301.4", "kB", "complete"]
     (download,) = json.loads(home.run("ps", "--all", "--json").out)
     assert (download["model_id"], download["status"]) == (TINY, "completed")
+
+
+def test_room_that_was_only_reserved_is_not_called_here(home: Home, server: Running) -> None:
+    """A part that had its room on the disk and no byte yet was listed as all here."""
+    with home.start("pull", HELD, "--json") as pull:
+        pull.wait_snapshot(lambda s: s["files_done"] == 1)
+        heads, line = home.run("ls").lines
+    assert heads.split() == ["MODEL", "COMMIT", "ON", "DISK", "STATE", "FILES"]
+    assert line.split()[-5:] == ["partial", "1", "of", "2", "whole"]
+    assert line.count("MB") == 1, "the room on the disk, and no figure of what is not here"
+
+
+def test_a_cache_that_cannot_be_read_is_not_called_empty(home: Home) -> None:
+    home.cache.parent.mkdir()
+    home.cache.write_text("a file")
+    done = home.run("ls")
+    assert (done.code, done.out) == (1, "")
+    error, advice = done.err.splitlines()
+    assert error == f"Error: The cache cannot be used: {home.cache}: Not a directory."
+    assert "HF_HUB_CACHE" in advice
+
+
+@pytest.mark.parametrize("which", ["", "..", "a b", "x" * 100])
+def test_what_can_be_no_task_is_not_asked_for(home: Home, server: Running, which: str) -> None:
+    """An empty one was answered with an address of the API that does not exist."""
+    done = home.run("cancel", which)
+    assert (done.code, done.out) == (1, "")
+    assert f"Error: {which[:80]!r} is neither a task id nor ORG/MODEL." in done.err
+    assert "ps --all" in done.err
 
 
 def test_a_running_server_is_asked_and_its_downloads_are_moved(home: Home, server: Running) -> None:

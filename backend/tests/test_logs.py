@@ -199,12 +199,13 @@ def test_a_line_that_cannot_be_written_is_told_once_and_without_its_text(
 def test_a_log_without_room_does_not_hide_what_went_wrong(
     redactor: Redactor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (
-        pytest.raises(KeyError, match="the real reason"),
-        logging_to(file=Path("/dev/full"), stderr=False, redactor=redactor),
-    ):
-        logger.info("No room for this.")
-        raise KeyError("the real reason")
+    def goes_wrong() -> None:
+        with logging_to(file=Path("/dev/full"), stderr=False, redactor=redactor):
+            logger.info("No room for this.")
+            raise KeyError("the real reason")
+
+    with pytest.raises(KeyError, match="the real reason"):
+        goes_wrong()
     assert "a log line could not be written (OSError: No space left on device)" in capsys.readouterr().err
 
 

@@ -355,7 +355,7 @@ def test_a_wrong_request_is_refused_with_the_reason(any_api: Api, body: object, 
     assert any_api.get(f"{MODELS}/downloads").json["downloads"] == [], "nothing was begun"
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b'{"model_id": "\\ud800/x"}'])
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b'{"model_id": "\xff"}', b'{"model_id": "\\ud800/x"}'])
 def test_a_body_that_is_no_json_is_refused(any_api: Api, raw: bytes) -> None:
     answer = any_api.call("POST", f"{MODELS}/download", raw=raw)
     assert (answer.status, answer.headers["content-type"]) == (422, "application/problem+json")

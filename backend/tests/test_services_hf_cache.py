@@ -293,6 +293,14 @@ def test_free_bytes_of_a_cache_that_is_not_there_yet(cache: HfCache) -> None:
     assert abs(cache.free_bytes() - stat.f_bavail * stat.f_frsize) < 1 << 30
 
 
+def test_a_file_in_the_place_of_the_cache_has_no_free_bytes(tmp_path: Path) -> None:
+    """The server told the room of its disk, as if all were well."""
+    (tmp_path / "hub").write_text("")
+    for cache in (HfCache(tmp_path / "hub"), HfCache(tmp_path / "hub" / "below")):
+        with pytest.raises(CacheNotWritable, match=str(tmp_path / "hub")):
+            cache.free_bytes()
+
+
 def test_a_full_disk_is_called_full(hub: HubServer, tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from mlx_manager.cli.asking import command_for, parse_model
@@ -20,6 +21,9 @@ _MOVABLE = {
     "resume": (Status.PAUSED, Status.FAILED),
     "cancel": (*_WAITING, Status.FAILED),
 }
+
+
+_TASK_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 def move(settings: Settings, verb: str, which: str) -> None:
@@ -46,6 +50,12 @@ def _command(which: str) -> str:
 
 def _look_up(api: ApiClient, verb: str, which: str) -> Snapshot:
     if "/" not in which:
+        if not _TASK_ID.fullmatch(which):
+            # Never sent: as a part of an address it would be another one.
+            raise DownloadNotFound(
+                f"{which[:80]!r} is neither a task id nor ORG/MODEL.",
+                advice="`mlx-manager ps --all` lists all that are known.",
+            )
         return api.status(which)
     wanted = parse_model(which)
     same = [one for one in api.downloads() if _is_about(one, wanted, exactly="@" in which)]

@@ -83,9 +83,9 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
     columns = [
         Column("MODEL", shrinks=True),
         Column("COMMIT"),
-        Column("SIZE", right=True),
+        Column("ON DISK", right=True),
         Column("STATE"),
-        Column("UNFINISHED", right=True, yields=True),
+        Column("FILES", yields=True),
     ]
     for line in table(columns, [_model_row(one) for one in found], out.width, out.glyphs):
         out.line(line, whole=True)
@@ -97,9 +97,16 @@ def _model_json(one: LocalModel) -> dict[str, Any]:
 
 
 def _model_row(one: LocalModel) -> list[str]:
-    unfinished = words.size(one.partial_bytes) if one.partial_bytes else ""
     state = "complete" if one.complete else "partial"
-    return [one.model_id, (one.commit or "")[:7], words.size(one.size_bytes), state, unfinished]
+    # What is here of a part, only its download knows: the disk gave it all its room before the first byte.
+    return [one.model_id, (one.commit or "")[:7], words.size(one.size_bytes), state, _whole_files(one)]
+
+
+def _whole_files(one: LocalModel) -> str:
+    spoken_of = next((revision for revision in one.revisions if revision.commit == one.commit), None)
+    if one.complete or spoken_of is None or spoken_of.files_total is None:
+        return ""
+    return f"{spoken_of.files} of {spoken_of.files_total} whole"
 
 
 def _print_json(found: list[dict[str, Any]]) -> None:

@@ -38,7 +38,8 @@ class LocalRevision:
 @dataclass(frozen=True, slots=True)
 class LocalModel:
     """One model in the cache. ``size_bytes``: all that it takes on the disk, content that commits share once;
-    ``partial_bytes`` of them belong to files that are not whole. ``modified_at``: seconds since 1970."""
+    ``partial_bytes`` of them are room for files that are not whole, taken before their bytes come. ``modified_at``:
+    seconds since 1970."""
 
     model_id: str
     path: str

@@ -129,6 +129,9 @@ async def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
     detail = error.detail
+    if status == 400:
+        # The framework's word for a body that is no text; one that is no JSON it calls invalid.
+        return problem(422, InvalidRequest.code, "body: It is not text in UTF-8.", InvalidRequest.default_advice)
     if status == 404:
         detail = f"There is nothing at {request.url.path}."
     elif status == 405:

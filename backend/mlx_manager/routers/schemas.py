@@ -108,7 +108,7 @@ class LocalModel(BaseModel):
     model_id: str
     commit: str | None
     size_bytes: int = Field(description="All that it takes on the disk.")
-    partial_bytes: int = Field(description="So much of it belongs to files that are not whole.")
+    partial_bytes: int = Field(description="Room of files that are not whole; it is taken before their bytes come.")
     complete: bool
     path: str
     modified_at: datetime

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -71,6 +73,8 @@ class HfCache:
         with disk_errors(folder):
             while not folder.exists() and folder != folder.parent:
                 folder = folder.parent
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
             return shutil.disk_usage(folder).free
 
     def link(self, plan: Plan) -> Path:
@@ -97,8 +101,10 @@ class HfCache:
         return freed
 
     def local(self) -> list[LocalModel]:
-        """Every model in the cache, by name, whoever fetched it. What cannot be read is passed over and logged."""
-        return read_library(self.cache_dir)
+        """Every model in the cache, by name, whoever fetched it. A model that cannot be read is passed over and logged.
+        Raises DiskError when the cache itself cannot be read: that is not the same as an empty one."""
+        with disk_errors(self.cache_dir):
+            return read_library(self.cache_dir)
 
     def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
         """Etag → where that content is or goes: its blob; without symbolic links, its first path in the snapshot,

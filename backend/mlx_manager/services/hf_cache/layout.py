@@ -100,7 +100,7 @@ def disk_errors(where: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise DiskFull(f"The cache's disk is full: {path} cannot be written.") from error
         if error.errno in _BARRED:
-            raise CacheNotWritable(f"The cache cannot be written: {path}: {reason}.") from error
+            raise CacheNotWritable(f"The cache cannot be used: {path}: {reason}.") from error
         raise CacheFailed(f"The cache's disk failed: {path}: {reason}.") from error
 
 

@@ -53,12 +53,12 @@ class _Blobs:
 
 
 def read_library(cache_dir: Path) -> list[LocalModel]:
-    """Every model in the cache, by name."""
+    """Every model in the cache, by name. Raises OSError when the cache cannot be read; none is an empty one."""
     models = []
     try:
-        entries = [entry for entry in _scan(cache_dir) if entry.name.startswith(PREFIX)]
-    except OSError as error:
-        log.warning("the cache %s cannot be read: %s", cache_dir, error.strerror)
+        with os.scandir(cache_dir) as found:
+            entries = [entry for entry in found if entry.name.startswith(PREFIX)]
+    except FileNotFoundError:
         return []
     for entry in entries:
         parts = entry.name.removeprefix(PREFIX).split("--")
