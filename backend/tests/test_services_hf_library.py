@@ -85,7 +85,8 @@ def test_a_model_while_it_is_fetched(hub: HubServer, cache: HfCache) -> None:
     for place in places[:2]:
         place.blob.write_bytes(b"x" * place.file.size)
     done = sum(place.file.size for place in places[:2])
-    places[2].part.write_bytes(b"y" * 4096)
+    places[2].part.write_bytes(b"y" * 4000)
+    places[2].part.with_name(places[2].part.name + ".journal.new").write_bytes(b"y" * 96)
     model = only(cache)
     assert (model.complete, model.commit, model.partial_bytes) == (False, plan.commit, 4096)
     assert model.size_bytes == done + 4096
@@ -224,12 +225,14 @@ def test_a_cancelled_download_leaves_nothing(hub: HubServer, cache: HfCache) -> 
     places = cache.prepare(plan)
     places[0].part.write_bytes(b"x" * 1000)
     places[0].part.with_name(places[0].part.name + ".journal").write_bytes(b"x" * 10)
+    # A disk that ran full while the journal was written anew: it stayed for ever.
+    places[0].part.with_name(places[0].part.name + ".journal.new").write_bytes(b"x" * 3)
     places[0].part.with_name(places[0].part.name + ".xet").write_bytes(b"x" * 20)
     places[0].part.with_name(places[0].part.name + ".xet.journal").write_bytes(b"x" * 5)
     places[1].blob.write_bytes(b"x" * places[1].file.size)
     with FileLock(places[1].lock):
         pass
-    assert cache.discard(plan) == 1035 + places[1].file.size
+    assert cache.discard(plan) == 1038 + places[1].file.size
     assert everything(cache.cache_dir) == [".locks"]
     assert cache.discard(plan) == 0
     assert cache.discard(plan_of(hub)) == 0

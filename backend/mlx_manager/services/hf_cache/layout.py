@@ -61,9 +61,9 @@ class RepoFolders:
         return self.blobs / f"{etag}{PART}"
 
     def unfinished(self, etag: str) -> tuple[Path, ...]:
-        """All that a transfer may have left of it: by ranges, and by Xet."""
-        parts = (PART, f"{PART}{XET}")
-        return tuple(self.blobs / f"{etag}{part}{journal}" for part in parts for journal in ("", JOURNAL))
+        """All that a transfer may have left of it: by ranges, and by Xet; a journal's draft is there for a moment."""
+        parts, journals = (PART, f"{PART}{XET}"), ("", JOURNAL, f"{JOURNAL}.new")
+        return tuple(self.blobs / f"{etag}{part}{journal}" for part in parts for journal in journals)
 
     def lock(self, etag: str) -> Path:
         return self.locks / f"{etag}.lock"

@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 # `org--name`, or the name alone for models from the Hub's first years.
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 # Ours, and the library's: <etag>.incomplete, <etag>.<random>.incomplete.
-_UNFINISHED = re.compile(r"([0-9a-f]{40,64})(?:\.part(?:\.xet)?(?:\.journal)?|(?:\.[\w-]+)?\.incomplete)")
+_UNFINISHED = re.compile(r"([0-9a-f]{40,64})(?:\.part(?:\.xet)?(?:\.journal(?:\.new)?)?|(?:\.[\w-]+)?\.incomplete)")
 
 
 @dataclass(slots=True)
