@@ -32,6 +32,7 @@ class Settings:
     total_connections: int
     bandwidth: int
     mirrors: tuple[str, ...]
+    engine: str
     size_check_s: float
     hub_timeout_s: float
     stall_s: float
@@ -41,6 +42,8 @@ class Settings:
     hf_home: Path
     hf_hub_cache: Path
     hf_hub_offline: bool
+    hf_hub_disable_xet: bool
+    hf_hub_disable_telemetry: bool
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -228,6 +231,13 @@ SETTINGS: tuple[Setting, ...] = (
         shown="none",
     ),
     Setting(
+        "engine",
+        "MLX_MANAGER_ENGINE",
+        "auto",
+        "auto: ranges over HTTP, and Xet for files that cannot be had so; xet: Xet first; http: no Xet.",
+        _one_of("auto", "http", "xet"),
+    ),
+    Setting(
         "size_check_s",
         "MLX_MANAGER_SIZE_CHECK_S",
         "30",
@@ -278,4 +288,7 @@ SETTINGS: tuple[Setting, ...] = (
         shown="~/.cache/huggingface/hub",
     ),
     Setting("hf_hub_offline", "HF_HUB_OFFLINE", _offline, "1: never ask the Hub.", _flag, shown="0"),
+    Setting("hf_hub_disable_xet", "HF_HUB_DISABLE_XET", "0", "1: never use Xet.", _flag),
+    # The other way round than with `hf`: nothing is reported unless the person says so.
+    Setting("hf_hub_disable_telemetry", "HF_HUB_DISABLE_TELEMETRY", "1", "0: hf_xet may report how it went.", _flag),
 )

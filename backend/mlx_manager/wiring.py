@@ -27,8 +27,12 @@ from mlx_manager.services.transfer import (
     Caps,
     ConnectionPool,
     CurlTransfer,
+    FailoverTransfer,
+    Policy,
     TransferLimits,
     WireOptions,
+    XetOptions,
+    XetTransfer,
     asks_the_system,
     ca_bundle,
 )
@@ -183,17 +187,37 @@ class Core:
             native_ca=asks_the_system(),
         )
         limits = TransferLimits(connections=self.settings.connections, stall_s=self.settings.stall_s)
-        return CurlTransfer(
-            task_id,
-            jobs,
-            limits=limits,
-            wire=wire,
-            token_for=self._token_for,
-            verified=self._verified,
-            pool=self._pool,
-            throttles=(self._caps.all, self._caps.of(task_id)),
-            mirrors_of=self._mirrors_of,
+        throttles = (self._caps.all, self._caps.of(task_id))
+
+        def by_ranges(some: Sequence[FileJob]) -> Transfer:
+            return CurlTransfer(
+                task_id,
+                some,
+                limits=limits,
+                wire=wire,
+                token_for=self._token_for,
+                verified=self._verified,
+                pool=self._pool,
+                throttles=throttles,
+                mirrors_of=self._mirrors_of,
+            )
+
+        def by_xet(some: Sequence[FileJob]) -> Transfer:
+            return XetTransfer(
+                task_id,
+                some,
+                limits=limits,
+                options=xet_options(self.settings),
+                token_for=self._token_for,
+                verified=self._verified,
+                throttles=throttles,
+            )
+
+        policy = Policy(
+            xet=self.settings.engine != "http" and not self.settings.hf_hub_disable_xet,
+            xet_first=self.settings.engine == "xet",
         )
+        return FailoverTransfer(task_id, jobs, by_ranges=by_ranges, by_xet=by_xet, policy=policy)
 
     def _mirrors_of(self, url: str) -> list[str]:
         """The same file at each of the mirrors, which lay their files out as the Hub does."""
@@ -218,6 +242,16 @@ class Core:
         except (TokenRejected, HubTrouble) as error:
             # What needs it will fail, and what needs none works.
             logger.warning("%s %s", error.detail, error.advice)
+
+
+def xet_options(settings: Settings) -> XetOptions:
+    """hf_xet gives up on a connection before we give up on it."""
+    return XetOptions(
+        connect_timeout_s=min(5.0, settings.hub_timeout_s),
+        read_timeout_s=min(5.0, settings.stall_s / 2),
+        patience_s=settings.stall_s * 1.5,
+        telemetry=not settings.hf_hub_disable_telemetry,
+    )
 
 
 class HubWatch:

@@ -29,6 +29,7 @@ def test_defaults() -> None:
     assert (settings.size_check_s, settings.hub_timeout_s, settings.stall_s) == (30.0, 10.0, 10.0)
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
     assert (settings.hf_endpoint, settings.hf_hub_offline) == ("https://huggingface.co", False)
+    assert (settings.engine, settings.hf_hub_disable_xet, settings.hf_hub_disable_telemetry) == ("auto", False, True)
     assert settings.home.is_absolute()
     assert settings.home.name == "mlx-manager"
     assert settings.is_loopback
@@ -48,6 +49,7 @@ def test_values_are_read(tmp_path: Path) -> None:
         "MLX_MANAGER_TOTAL_CONNECTIONS": "24",
         "MLX_MANAGER_BANDWIDTH": "5000000",
         "MLX_MANAGER_MIRRORS": "https://a.example/, http://127.0.0.1:9/hf",
+        "MLX_MANAGER_ENGINE": "XET",
         "MLX_MANAGER_SIZE_CHECK_S": "0.5",
         "MLX_MANAGER_HUB_TIMEOUT_S": "2",
         "MLX_MANAGER_STALL_S": "7.5",
@@ -56,6 +58,8 @@ def test_values_are_read(tmp_path: Path) -> None:
         "HF_ENDPOINT": "http://127.0.0.1:8080/",
         "HF_HOME": str(tmp_path / "hf"),
         "HF_HUB_OFFLINE": "yes",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "0",
     }
     settings = Settings.load(env)
     assert settings == Settings(
@@ -67,6 +71,7 @@ def test_values_are_read(tmp_path: Path) -> None:
         total_connections=24,
         bandwidth=5_000_000,
         mirrors=("https://a.example", "http://127.0.0.1:9/hf"),
+        engine="xet",
         size_check_s=0.5,
         hub_timeout_s=2.0,
         stall_s=7.5,
@@ -76,6 +81,8 @@ def test_values_are_read(tmp_path: Path) -> None:
         hf_home=tmp_path / "hf",
         hf_hub_cache=tmp_path / "hf" / "hub",
         hf_hub_offline=True,
+        hf_hub_disable_xet=True,
+        hf_hub_disable_telemetry=False,
     )
     assert not settings.is_loopback
     assert settings.log_file == tmp_path / "home" / "logs" / "mlx-manager.log"
@@ -94,6 +101,7 @@ def test_values_are_read(tmp_path: Path) -> None:
         ("MLX_MANAGER_SIZE_CHECK_S", "0"),
         ("MLX_MANAGER_HUB_TIMEOUT_S", "inf"),
         ("MLX_MANAGER_STALL_S", "soon"),
+        ("MLX_MANAGER_ENGINE", "torrent"),
         ("MLX_MANAGER_LOG_LEVEL", "LOUD"),
         ("MLX_MANAGER_LOG_FORMAT", "xml"),
         ("MLX_MANAGER_HOST", "http://127.0.0.1"),
@@ -135,6 +143,7 @@ HF_ENVIRONMENTS: list[dict[str, str]] = [
     {"HF_HUB_OFFLINE": "0"},
     {"TRANSFORMERS_OFFLINE": "ON"},
     {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"},
+    {"HF_HUB_DISABLE_XET": "true"},
 ]
 
 _ASK = """
@@ -148,7 +157,7 @@ for env in json.load(sys.stdin):
             del os.environ[name]
     os.environ.update(env)
     c = reload(huggingface_hub.constants)
-    answers.append([c.ENDPOINT, c.HF_HOME, c.HF_HUB_CACHE, c.HF_HUB_OFFLINE])
+    answers.append([c.ENDPOINT, c.HF_HOME, c.HF_HUB_CACHE, c.HF_HUB_OFFLINE, c.HF_HUB_DISABLE_XET])
 json.dump(answers, sys.stdout)
 """
 
@@ -159,7 +168,8 @@ def test_hugging_faces_variables_mean_what_they_mean_to_its_library() -> None:
     )
     for env, theirs in zip(HF_ENVIRONMENTS, json.loads(told.stdout), strict=True):
         ours = Settings.load(env)
-        assert [ours.hf_endpoint, str(ours.hf_home), str(ours.hf_hub_cache), ours.hf_hub_offline] == theirs, env
+        flags = [ours.hf_hub_offline, ours.hf_hub_disable_xet]
+        assert [ours.hf_endpoint, str(ours.hf_home), str(ours.hf_hub_cache), *flags] == theirs, env
 
 
 def test_without_an_argument_the_processs_own_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from api_client import DEAD_HUB, environment
-from fakes.hub_server import TOKEN, HubServer, mlx_model_files
+from fakes.hub_server import TOKEN, Fault, HubServer, mlx_model_files
 from mlx_manager.domain.catalog import check_request
 from mlx_manager.domain.reachability import Reachability
 from mlx_manager.domain.states import Status
@@ -98,6 +99,53 @@ async def test_a_core_downloads_without_any_server(tmp_path: Path) -> None:
             assert [event async for event in watcher] == []
         await core.stop()
     assert hidden
+
+
+@pytest.mark.parametrize(
+    ("env", "by_xet"),
+    [
+        ({"MLX_MANAGER_ENGINE": "xet"}, True),
+        ({}, False),
+        ({"MLX_MANAGER_ENGINE": "xet", "HF_HUB_DISABLE_XET": "1"}, False),
+    ],
+)
+async def test_the_engine_can_be_chosen(tmp_path: Path, env: dict[str, str], by_xet: bool) -> None:
+    settings = Settings.load({**environment(tmp_path, ""), **env})
+    settings.home.mkdir()
+    with HubServer(xet=True) as hub:
+        hub.add_model("test-org/x", mlx_model_files(1 << 20))
+        async with Core(replace(settings, hf_endpoint=hub.url)) as core:
+            watcher = core.bus.subscribe()
+            download, _ = await core.manager.request(check_request("test-org/x"))
+            async for event in watcher:
+                if event.terminal:
+                    break
+            assert (await core.manager.get(download.task_id)).status is Status.COMPLETED
+        assert bool(hub.requests("xorb")) == by_xet
+        assert bool(hub.requests("cdn")) != by_xet
+        assert hub.requests("telemetry") == []
+
+
+async def test_the_engine_can_be_turned_to_xet_by_what_fails(tmp_path: Path) -> None:
+    """From the Hub's listing to the finished snapshot, with ranges refused."""
+    with HubServer(xet=True) as hub:
+        hub.add_model("test-org/x", mlx_model_files(1 << 20))
+        hub.fault(Fault.unsatisfiable(), "cdn")
+        held = hub.fault(Fault.stall(), "xorb")
+        async with Core(_settings(tmp_path, hub.url)) as core:
+            watcher = core.bus.subscribe()
+            download, _ = await core.manager.request(check_request("test-org/x"))
+            told = ""
+            async for event in watcher:
+                if "Before that, by ranges: " in event.snapshot["message"] and not told:
+                    told = event.snapshot["message"]
+                    held.clear()
+                if event.terminal:
+                    break
+            assert (await core.manager.get(download.task_id)).status is Status.COMPLETED
+            (model,) = await core.local_models()
+            assert model.complete
+        assert "by Xet" in told
 
 
 async def test_the_token_is_hidden_before_anything_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_manager.domain import words
 from mlx_manager.domain.download import Progressed, SizesKnown, Verifying, Waiting
-from mlx_manager.domain.plan import Plan
+from mlx_manager.domain.plan import Plan, PlanFile
 from mlx_manager.domain.states import Phase
 from mlx_manager.errors import DiskFull, DownloadNotFound, DownloadSuperseded, MlxManagerError
 from mlx_manager.services.downloads.asking import Asking
@@ -24,6 +24,7 @@ from mlx_manager.services.ports import (
     MakeTransfer,
     Report,
     Transfer,
+    XetSource,
 )
 
 REPORT_EVERY_S = 0.25
@@ -132,6 +133,7 @@ class DownloadWorker:
                 target=place.blob,
                 part=place.part,
                 lock=place.lock,
+                xet=self._xet_source(plan, place.file),
             )
             for place in places
         ]
@@ -147,6 +149,11 @@ class DownloadWorker:
                 await _to_the_end(asyncio.to_thread(transfer.stop))
             finally:
                 self._last_word(transfer, report)
+
+    def _xet_source(self, plan: Plan, file: PlanFile) -> XetSource | None:
+        if file.xet_hash is None:
+            return None
+        return XetSource(file.xet_hash, self._hub.xet_token_url(plan.model_id, plan.commit))
 
     def _last_word(self, transfer: Transfer, report: Report) -> None:
         """Bytes came until the stop: what is told of a paused download counts them."""

@@ -186,7 +186,7 @@ class FailoverTransfer:
                 self._last = self._tally.whole(last)
                 self._tally.end(last, by_xet)
                 self._leg = None
-            self._tidy(arrived)
+            self._tidy(arrived, by_xet)
 
     async def _to_the_end(self, leg: Transfer) -> MlxManagerError | None:
         """What ended it; None when it is complete or was stopped."""
@@ -222,13 +222,14 @@ class FailoverTransfer:
         if not self._xet:
             self._tally.why = ""
 
-    def _tidy(self, paths: set[str]) -> None:
+    def _tidy(self, paths: set[str], by_xet: bool) -> None:
         """They are published, so nobody gathers them; what the other engine left is of no use any more."""
         for path in paths:
-            part = self._jobs[path].part
+            job = self._jobs[path]
+            if job.xet is None:
+                continue
             try:
-                remove_part(part)
-                remove_part(xet_part(part))
+                remove_part(job.part if by_xet else xet_part(job.part))
             except OSError as error:
                 self._log.warning("%s: what is left of it cannot be removed: %s", path, error)
 
