@@ -16,9 +16,10 @@ class Backoff:
     _random: random.Random = field(default_factory=random.Random)
 
     def failed(self) -> float:
-        """Count one more failure; the seconds to wait, half to the whole of a doubling step."""
+        """Count one more failure; the seconds to wait, half to the whole of a step that grows by half: a network that
+        is back is noticed before as much time again has passed."""
         self.failures += 1
-        step: float = min(self.max_s, self.first_s * 2.0 ** min(self.failures - 1, 20))
+        step: float = min(self.max_s, self.first_s * 1.5 ** min(self.failures - 1, 40))
         return step * self._random.uniform(0.5, 1.0)
 
     def worked(self) -> None:
