@@ -19,23 +19,19 @@ MODEL = "test-org/Tiny-1B-4bit"
 def hub() -> Iterator[HubServer]:
     with HubServer() as hub:
         hub.add_model(MODEL, mlx_model_files(1 << 20))
-        hub.add_model("test-org/Nameless", mlx_model_files(1 << 20))
         yield hub
 
 
-@pytest.mark.parametrize(("model", "about"), [(MODEL, "about 562.5 MB"), ("test-org/Nameless", "does not tell")])
-def test_with_the_estimate_it_is_said_what_is_waited_for_and_until_when(
-    tmp_path: Path, hub: HubServer, model: str, about: str
-) -> None:
+def test_with_the_estimate_it_is_said_what_is_waited_for_and_until_when(tmp_path: Path, hub: HubServer) -> None:
     """The estimate came with the deadline of the time before it, which had just passed."""
     silence = hub.fault(Fault.black_hole(), where="info")
     limits = {"MLX_MANAGER_SIZE_CHECK_S": "2", "MLX_MANAGER_HUB_TIMEOUT_S": "0.6"}
-    with serving(tmp_path, hub.url, **limits) as api, api.progress(api.download(model)) as stream:
+    with serving(tmp_path, hub.url, **limits) as api, api.progress(api.download(MODEL)) as stream:
         give_up = time.monotonic() + 8
-        told = stream.until(lambda event: about in event.data["message"] or event.at > give_up)[-1].data
-        assert about in told["message"]
+        told = stream.until(lambda event: "about 562.5 MB" in event.data["message"] or event.at > give_up)[-1].data
+        assert "about 562.5 MB" in told["message"]
         assert (told["status"], told["phase"]) == ("starting", "waiting_for_hub")
-        assert told["total_is_estimate"] is (model == MODEL)
+        assert told["total_is_estimate"]
         assert "Asking the Hub" in told["message"]
         assert datetime.fromisoformat(told["deadline"]).timestamp() > time.time()
         silence.clear()
@@ -47,7 +43,7 @@ def test_a_hub_that_was_silent_is_asked_again_at_once(tmp_path: Path, hub: HubSe
     silence = hub.fault(Fault.black_hole(), where="info")
     with serving(tmp_path, hub.url, MLX_MANAGER_HUB_TIMEOUT_S="0.3") as api:
         task_id = api.download(MODEL)
-        silence.wait_hit(4, timeout=20)
+        silence.wait_hit(3, timeout=20)
         give_up = time.monotonic() + 5
         while api.status(task_id)["phase"] != "retrying":
             assert time.monotonic() < give_up, "the question has no end"
