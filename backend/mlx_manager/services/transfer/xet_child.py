@@ -1,8 +1,8 @@
 """A process of its own in which hf_xet fetches ranges of one file; `xet_process` starts it and speaks with it.
 
-Of its own, because hf_xet's threads, sockets and buffers cannot be taken back from a process, a stream that waits for
-the network can neither be asked nor told anything, and a crash in native code would take the server with it. It is run
-by its path and imports nothing of ours.
+Of its own, because a stream that waits for the network can neither be asked nor told anything, what hf_xet keeps and
+reports is decided by the environment it was imported in, and a crash in native code would take the server with it. It
+is run by its path and imports nothing of ours.
 
 Standard input: one line of JSON, the order (see `File`; ``env``: variables to set, ``report``: to send hf_xet's
 telemetry at the end); then a line ``START END`` for each range to fetch, half-open. Its end means
