@@ -44,7 +44,11 @@ class Hub:
     """`python -m fakes.hub_server` over a folder of models."""
 
     def __init__(self, models: Path, certificate: Certificate | None = None) -> None:
+        # Kept beside the models: what goes out by Xet lies on the disk as what goes out by ranges does.
+        xorbs = models.parent / "xorbs"
+        xorbs.mkdir(exist_ok=True)
         self._command = [sys.executable, "-m", "fakes.hub_server", "--dir", str(models), "--until-eof"]
+        self._command += ["--xet", "--blob-dir", str(xorbs)]
         self._trust: ssl.SSLContext | None = None
         self.certificate = certificate
         if certificate is not None:
