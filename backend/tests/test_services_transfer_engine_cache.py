@@ -389,3 +389,13 @@ def test_a_folder_that_is_gone(desk: Bench) -> None:
     (desk.folder / "blobs").rmdir()
     with pytest.raises(CacheFailed):
         finish(desk.start([job]))
+
+
+def test_a_journal_that_was_begun_in_time_takes_a_line_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path, MIB):
+        journal = Journal(tmp_path / "a.part", "e" * 64, MIB)
+        journal.begin()
+        fill(tmp_path / "others")
+        journal.append([(0, 1000)])
+        journal.append([(0, 2000)])
+        assert list(Journal(tmp_path / "a.part", "e" * 64, MIB).load()) == [(0, 2000)]

@@ -56,8 +56,23 @@ class Journal:
         """Tell that exactly these ranges are durable. The caller has synced them."""
         line = _encode({"have": have})
         if self._written == 0 or self._written + len(line) > COMPACT_ABOVE:
-            self._rewrite(line)
+            try:
+                self._rewrite(line)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.path.exists():
+                    raise
+                # No room for a new file; the old one's last block has some. The line break ends a torn line before it.
+                self._append(b"\n" + line)
             return
+        self._append(line)
+
+    def begin(self) -> None:
+        """Make the file now, while there is room for it: on a disk that is full later a line still fits into it."""
+        if not self.path.exists():
+            self._rewrite(b"")
+            self._written = 0
+
+    def _append(self, line: bytes) -> None:
         before, self._written = self._written, 0  # if this goes wrong, the next line begins a new file
         with self.path.open("ab", buffering=0) as file:
             if file.write(line) < len(line):

@@ -12,6 +12,8 @@ from pathlib import Path
 from mlx_manager.services.transfer.extents import Extents
 from mlx_manager.services.transfer.journal import Journal
 
+JOURNAL_AT_ONCE = 4 << 20
+"""Smaller files are mostly whole before a journal would be written."""
 MAX_VIEWS = 1024
 """The most that one system call takes (IOV_MAX on Linux and macOS)."""
 
@@ -55,6 +57,8 @@ class Part:
         except OSError:
             os.ftruncate(self.fd, 0)  # what room was found is of no use here, and others may need it
             raise
+        if self.size >= JOURNAL_AT_ONCE:
+            self.journal.begin()
 
     def write(self, chunks: Sequence[bytes], offset: int) -> None:
         """Write and count the bytes that are not here yet. What is here is never written again: it may be hashed."""

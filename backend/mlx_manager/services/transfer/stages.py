@@ -96,7 +96,6 @@ class Stages:
             self._log.warning("%s: the cache holds it with a wrong size; it is fetched again", file.job.path)
             self._begin(file)
         elif self._verified.is_verified(target):
-            self._log.info("%s: is here already, verified before", file.job.path)
             self._use_present(file)
         else:
             self._log.info("%s: is here already; checking its bytes", file.job.path)
@@ -161,6 +160,7 @@ class Stages:
         path = file.job.path
         if file.hash_failures >= self._limits.hash_attempts:
             file.stage = Stage.WAITING
+            file.part.forget()
             self._disk.submit((file, "drop"), file.part.remove)
             mismatch = HashMismatch(
                 f"{path} came {words.count(file.hash_failures, 'time')} with wrong bytes; none were kept."
