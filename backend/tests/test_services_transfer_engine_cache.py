@@ -295,9 +295,6 @@ def test_one_that_is_killed_is_taken_over(desk: Bench) -> None:
     assert sample.reused_bytes == 4 * FAST.piece_bytes + 1000
 
 
-# -- no room, no right
-
-
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
     """A real file system of this size, mounted over the folder."""
