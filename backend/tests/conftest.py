@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import signal
 import sys
 import threading
 import time
@@ -61,6 +62,10 @@ def _is_here(host: object) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs the tests in the background (nohup, a shell's &) has them ignored, and every process that a test
+    # starts inherits that; but the tests are about what these signals do.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     guard = Guard()
     # An audit hook stays for the life of the process, which is this test run.
     sys.addaudithook(guard)
