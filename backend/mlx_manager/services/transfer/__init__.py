@@ -11,6 +11,7 @@ extents       sets of byte ranges                   backoff       when to try ag
 trust         whose certificates are believed
 xet           the second engine, by Xet             xet_process   hf_xet's own process; xet_child runs there
 failover      both engines as one
+    outcome       how a transfer's thread ends
 """
 
 from mlx_manager.services.transfer.engine import CurlTransfer

@@ -19,7 +19,7 @@ from dataclasses import replace
 from mlx_manager.domain.download import FileProgress, Sample
 from mlx_manager.domain.progress import RateWindow
 from mlx_manager.domain.states import Phase
-from mlx_manager.errors import CacheFailed, MlxManagerError
+from mlx_manager.errors import MlxManagerError
 from mlx_manager.services.ports import FileJob, VerifiedBlobs
 from mlx_manager.services.transfer.connections import Connections
 from mlx_manager.services.transfer.durable import DiskThread
@@ -27,6 +27,7 @@ from mlx_manager.services.transfer.gathering import Gathering
 from mlx_manager.services.transfer.hashing import HashThread
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.narrator import Moment, narrate
+from mlx_manager.services.transfer.outcome import settle
 from mlx_manager.services.transfer.sharing import ConnectionPool, Throttle
 from mlx_manager.services.transfer.stages import Stages
 from mlx_manager.services.transfer.wire import Wire, WireOptions
@@ -96,22 +97,7 @@ class CurlTransfer:
             self._thread.join()
 
     def _main(self) -> None:
-        error: BaseException | None = None
-        complete = False
-        try:
-            complete = self._run()
-        except MlxManagerError as known:
-            error = known
-        except OSError as trouble:
-            error = CacheFailed(f"The cache's disk failed: {trouble.strerror or trouble}.")
-        except BaseException as bug:  # noqa: BLE001 - it ends in the future, and there in the log
-            error = bug
-        if error is not None:
-            self._result.set_exception(error)
-        elif complete:
-            self._result.set_result(None)
-        else:
-            self._result.cancel()
+        settle(self._result, self._run)
 
     def _run(self) -> bool:
         """True when every file is published, False when it was stopped before."""
