@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from mlx_manager import __version__
-from mlx_manager.routers import downloads, events, index, limits, models, problems, system
+from mlx_manager.routers import downloads, events, index, library, limits, models, problems, system
 from mlx_manager.routers.guards import LOOPBACK_NAMES, BodyLimit, RequestLog, SameSite
 from mlx_manager.routers.sse import Frames
 from mlx_manager.wiring import Core
@@ -46,7 +46,7 @@ def create_app(core: Core, *, heartbeat_s: float = HEARTBEAT_S) -> FastAPI:
     app.state.core = core
     app.state.frames = Frames()
     app.state.heartbeat_s = heartbeat_s
-    for room in (index, models, downloads, events, limits, system):
+    for room in (index, models, library, downloads, events, limits, system):
         app.include_router(room.router)
     problems.install(app)
     # The last one added is the first to see a request.

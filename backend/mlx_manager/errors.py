@@ -4,6 +4,7 @@
     ├── RequestError             what was asked cannot be done as it was asked
     │   ├── InvalidModelId · InvalidRevision · InvalidPatterns · InvalidRequest
     │   ├── DownloadNotFound · MoveNotAllowed · DownloadInFlight · DownloadSuperseded
+    │   ├── NotInCache · ModelInUse
     ├── HubError                 the Hub's answer, or the lack of one
     │   ├── ModelNotFound · RevisionNotFound · EmptyRepository · NoFileMatches · UnsafeFileName · FileGone
     │   ├── AccessDenied → GatedModel · TokenMissing · TokenRejected
@@ -92,6 +93,20 @@ class DownloadSuperseded(RequestError):
     code = "download_superseded"
     http_status = 409
     default_advice = "Nothing to do: the download goes on in the worker that took over."
+
+
+class NotInCache(RequestError):
+    code = "not_in_cache"
+    http_status = 404
+    default_advice = "List what is here (GET /api/models/local or `mlx-manager ls`) and name it as it stands there."
+
+
+class ModelInUse(RequestError):
+    """Somebody downloads the model right now."""
+
+    code = "model_in_use"
+    http_status = 409
+    default_advice = "Wait until the download is finished, or cancel it first; then delete."
 
 
 class HubError(MlxManagerError):

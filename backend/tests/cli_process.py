@@ -201,6 +201,9 @@ class Screen:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
     def wait_text(self, wanted: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while wanted not in self.text:

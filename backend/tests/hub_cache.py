@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,25 @@ def run(command: list[str], env: Mapping[str, str], status: int = 0) -> str:
 def hf(hub: HubServer, cache_dir: Path, *arguments: str, **more: str) -> str:
     """The real `hf`; what it prints."""
     return run([str(Path(sys.executable).with_name("hf")), *arguments], environment(hub, cache_dir, **more))
+
+
+def scanned(hub: HubServer, cache_dir: Path) -> dict[str, Any]:
+    """What `hf cache ls` shows, before it rounds the sizes: by the name it gives a model, size and revisions."""
+    script = """
+        import json
+        from huggingface_hub import scan_cache_dir
+        scan = scan_cache_dir()
+        assert not scan.warnings, scan.warnings
+        print(json.dumps({"total": scan.size_on_disk, "models": {repo.cache_id: {
+            "size": repo.size_on_disk,
+            "revisions": sorted([r.commit_hash, r.size_on_disk, r.nb_files, sorted(r.refs)] for r in repo.revisions),
+            "used_at": repo.last_accessed,
+        } for repo in scan.repos}}))
+    """
+    told = json.loads(run([sys.executable, "-c", textwrap.dedent(script)], environment(hub, cache_dir)))
+    listed = json.loads(hf(hub, cache_dir, "cache", "ls", "--format", "json"))
+    assert {entry["id"] for entry in listed} == set(told["models"])
+    return dict(told)
 
 
 @contextmanager

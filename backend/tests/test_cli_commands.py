@@ -83,6 +83,28 @@ def test_models_and_downloads_are_listed_without_a_server(home: Home) -> None:
     assert (download["model_id"], download["status"]) == (TINY, "completed")
 
 
+def test_a_model_is_deleted_after_a_question(home: Home, server: Running) -> None:
+    assert home.run("pull", TINY, "--quiet").code == 0
+    blind = home.run("rm", TINY)
+    assert (blind.code, blind.out) == (2, "")
+    assert "--yes" in blind.err
+    with home.on_terminal("rm", TINY) as screen:
+        screen.wait_text("Delete?")
+        screen.type("n\n")
+        assert screen.wait() == 1
+    assert f"{TINY} would go: 8 files, 301.4 kB freed." in screen.text
+    assert "Nothing was deleted." in screen.text
+    assert home.run("rm", TINY, "--leftovers", "--yes").lines == [
+        "There are no leftovers: every content here belongs to a commit."
+    ]
+    done = home.run("rm", TINY, "--yes")
+    assert done.lines == [f"{TINY} deleted, 301.4 kB freed."]
+    assert json.loads(home.run("ls", "--json").out) == []
+    gone = home.run("rm", TINY, "--yes", "--json")
+    assert (gone.code, gone.out) == (1, "")
+    assert "There is no model" in gone.err and "mlx-manager ls" in gone.err
+
+
 def test_room_that_was_only_reserved_is_not_called_here(home: Home, server: Running) -> None:
     """A part that had its room on the disk and no byte yet was listed as all here."""
     with home.start("pull", HELD, "--json") as pull:

@@ -388,7 +388,7 @@ def test_a_wrong_question_for_the_list_is_refused(any_api: Api, query: str, said
 
 
 def test_models_on_this_machine(api: Api, hub: HubServer) -> None:
-    assert api.get(f"{MODELS}/local").json == {"models": []}
+    assert api.get(f"{MODELS}/local").json["models"] == []
     api.wait(api.download(MODEL), Status.COMPLETED)
     (model,) = api.get(f"{MODELS}/local").json["models"]
     assert model["model_id"] == MODEL

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from fakes.hub_server import HubServer
-from hub_cache import FILES, REPO, everything, fetch, hf, nobody_special, open_folder, plan_of
+from hub_cache import FILES, REPO, everything, fetch, hf, nobody_special, open_folder, plan_of, scanned
 from mlx_manager.domain.library import LocalModel
 from mlx_manager.errors import CacheNotWritable
 from mlx_manager.services.hf_cache import HfCache
@@ -201,20 +201,78 @@ def test_what_cannot_be_read_is_told_and_passed_over(hub: HubServer, caplog: pyt
     assert "org/Shards in the cache cannot be read: Permission denied" in caplog.text
 
 
-def test_a_cache_of_many_models_is_read_at_once(cache: HfCache) -> None:
-    for number in range(60):
-        root = root_of(cache, f"org/Model-{number}")
-        (root / "blobs").mkdir(parents=True)
-        snapshot = root / "snapshots" / f"{number:040x}"
-        snapshot.mkdir(parents=True)
-        for file in range(15):
-            blob = root / "blobs" / f"{file:040x}"
-            blob.write_bytes(b"x")
-            (snapshot / f"model-{file}.safetensors").symlink_to(f"../../blobs/{blob.name}")
-    started = time.monotonic()
-    models = cache.local()
-    assert len(models) == 60 and all(model.complete and model.size_bytes == 15 for model in models)
-    assert time.monotonic() - started < 5
+def settle(cache: HfCache) -> None:
+    """As if all was written long ago, so that what is read once is remembered."""
+    before = time.time() - 3600
+    for path in [cache.cache_dir, *cache.cache_dir.rglob("*")]:
+        os.utime(path, (before, before), follow_symlinks=False)
+
+
+def test_what_is_remembered_is_what_is_there(hub: HubServer, cache: HfCache) -> None:
+    """Each change that another program may make is seen at the next look."""
+    plan = plan_of(hub, "org/Shards")
+    snapshot = fetch(hub, cache, plan)
+    root = root_of(cache)
+    settle(cache)
+    first = cache.local()
+    assert cache.local()[0] is first[0], "not read again"
+
+    def seen() -> LocalModel:
+        model = only(cache)
+        settle(cache)
+        assert only(cache) == replace(model, modified_at=only(cache).modified_at, last_used_at=only(cache).last_used_at)
+        return only(cache)
+
+    (root / "refs" / "main").write_text("f" * 40)
+    assert seen().revisions[0].refs == ()
+    (root / "refs" / "v1").write_text(plan.commit)
+    assert seen().revisions[0].refs == ("v1",)
+    weights = (snapshot / "model-00001-of-00002.safetensors").resolve()
+    whole = weights.read_bytes()
+    weights.write_bytes(b"short")
+    assert not seen().complete
+    weights.write_bytes(whole)
+    assert seen().complete
+    (snapshot / "config.json").unlink()
+    assert seen().revisions[0].missing == ("config.json",)
+    cache.link(plan)
+    assert seen().complete
+    (root / "trees" / f"{plan.commit}.json").write_text("[]")
+    assert seen().revisions[0].files_total is None
+    (root / "blobs" / ("e" * 64)).write_bytes(b"x" * 10)
+    assert seen().size_bytes == plan.total_bytes + 10
+    os.utime(weights, (time.time() + 60, weights.stat().st_mtime))
+    assert (only(cache).last_used_at or 0) > time.time() + 50
+    (root / "snapshots").rename(root / "elsewhere")
+    assert not seen().complete
+    cache.delete("org/Shards")
+    assert cache.local() == []
+
+
+def test_what_is_missing_is_named(hub: HubServer, cache: HfCache) -> None:
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--exclude", "*-00002-of-*", "--exclude", "README.md")
+    revision = only(cache).revisions[0]
+    assert revision.missing == ("README.md", "model-00002-of-00002.safetensors")
+    assert (revision.missing_files, revision.missing_bytes) == (2, 7000 + len(SHARDS["README.md"]))
+
+
+def test_counts_and_sizes_are_those_of_hf_cache_ls(hub: HubServer, cache: HfCache) -> None:
+    for repo in (REPO, "org/Shards"):
+        hf(hub, cache.cache_dir, "download", repo)
+    hub.commit("org/Shards", {"more.json": "{ }"}, keep=True, branch="more")
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--revision", "more")
+    told = scanned(hub, cache.cache_dir)
+    assert told == {
+        "total": cache.library().size_bytes,
+        "models": {
+            model.repo_id: {
+                "size": model.size_bytes,
+                "revisions": sorted([r.commit, r.size_bytes, r.files, list(r.refs)] for r in model.revisions),
+                "used_at": model.last_used_at,
+            }
+            for model in cache.local()
+        },
+    }
 
 
 # -- what is discarded

@@ -90,7 +90,7 @@ async def test_a_core_downloads_without_any_server(tmp_path: Path) -> None:
                 if event.terminal:
                     break
             assert (await core.manager.get(download.task_id)).status is Status.COMPLETED
-            (model,) = await core.local_models()
+            (model,) = (await core.library()).models
             assert (model.model_id, model.complete) == ("test-org/x", True)
             found, age_s = await core.hub_reachability()
             assert found is None or found.reachable
@@ -143,7 +143,7 @@ async def test_the_engine_can_be_turned_to_xet_by_what_fails(tmp_path: Path) -> 
                 if event.terminal:
                     break
             assert (await core.manager.get(download.task_id)).status is Status.COMPLETED
-            (model,) = await core.local_models()
+            (model,) = (await core.library()).models
             assert model.complete
         assert "by Xet" in told
 

@@ -109,6 +109,26 @@ def ls(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def rm(
+    model: Annotated[
+        str, typer.Argument(metavar="ORG/MODEL[@REV]", help="As in `mlx-manager ls`; with @REV only that commit.")
+    ],
+    leftovers: Annotated[
+        bool, typer.Option("--leftovers", help="Only partial files, and what cancelled work has left.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a model from the Hugging Face cache.
+
+    Says first what goes and what stays, and asks. Never deletes what is being downloaded.
+    """
+    from mlx_manager.cli.removing import remove
+
+    remove(Settings.load(), model, leftovers=leftovers, yes=yes, as_json=as_json)
+
+
+@app.command()
 def ps(
     show_all: Annotated[bool, typer.Option("--all", "-a", help="Finished, failed and cancelled ones too.")] = False,
     as_json: JsonOption = False,

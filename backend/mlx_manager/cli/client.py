@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -96,6 +97,14 @@ class ApiClient:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+    def deletion(self, model_id: str, params: dict[str, str]) -> dict[str, Any]:
+        """What `delete` with the same ``params`` (revision, leftovers) would remove."""
+        return self._call("GET", f"/api/models/local/{quote(model_id)}/delete", params=params)
+
+    def delete(self, model_id: str, params: dict[str, str]) -> dict[str, Any]:
+        """What was removed. Removing may take a while: the disk has to give hundreds of gigabytes back."""
+        return self._call("DELETE", f"/api/models/local/{quote(model_id)}", params=params, timeout=600.0)
 
     @contextmanager
     def stream(self, task_id: str, after: str | None) -> Iterator[Iterator[tuple[str, Snapshot]]]:

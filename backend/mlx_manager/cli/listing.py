@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 from mlx_manager.cli import picture
@@ -16,7 +15,7 @@ from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain import words
 from mlx_manager.domain.download import Requeued, apply
 from mlx_manager.domain.library import LocalModel
-from mlx_manager.domain.snapshot import moment, snapshot
+from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Status
 from mlx_manager.settings import Settings
 
@@ -74,7 +73,7 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
     # Looked at here and not asked of a server, which may have another cache than this environment says.
     found = HfCache(settings.hf_hub_cache).local()
     if as_json:
-        _print_json([_model_json(one) for one in found])
+        _print_json([one.shown() for one in found])
         return
     out = Teller(sys.stdout)
     if not found:
@@ -89,11 +88,6 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
     ]
     for line in table(columns, [_model_row(one) for one in found], out.width, out.glyphs):
         out.line(line, whole=True)
-
-
-def _model_json(one: LocalModel) -> dict[str, Any]:
-    at = moment(one.modified_at)
-    return {"commit": one.commit, "complete": one.complete, **asdict(one), "modified_at": at}
 
 
 def _model_row(one: LocalModel) -> list[str]:

@@ -1,19 +1,17 @@
-"""/api/models: ask for a model, watch it come, and what is here already."""
+"""/api/models: ask for a model, and watch it come."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from mlx_manager.domain.catalog import check_request
-from mlx_manager.domain.library import LocalModel
-from mlx_manager.domain.snapshot import moment, snapshot
+from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Status
 from mlx_manager.routers.deps import CoreDep, LastEventId, StreamsDep, fresh
 from mlx_manager.routers.problems import documented
-from mlx_manager.routers.schemas import Accepted, DownloadRequest, DownloadsPage, LocalModels, Snapshot
+from mlx_manager.routers.schemas import Accepted, DownloadRequest, DownloadsPage, Snapshot
 from mlx_manager.routers.sse import EventStream, event_stream_documented, last_event_id
 
 router = APIRouter(prefix="/api/models", tags=["models"])
@@ -81,14 +79,3 @@ async def downloads(
     """Every download, failed and finished ones too, newest first."""
     page, following = await core.manager.page(state, limit, cursor)
     return fresh({"downloads": [snapshot(one) for one in page], "next_cursor": following})
-
-
-@router.get("/local", response_model=LocalModels, responses=documented(507))
-async def local(core: CoreDep) -> Response:
-    """The models in the Hugging Face cache of this machine, whoever put them there."""
-    return fresh({"models": [_shown(model) for model in await core.local_models()]})
-
-
-def _shown(model: LocalModel) -> dict[str, Any]:
-    at = moment(model.modified_at)
-    return {"commit": model.commit, "complete": model.complete, **asdict(model), "modified_at": at}

@@ -91,32 +91,55 @@ class DownloadsPage(BaseModel):
 
 
 class LocalRevision(BaseModel):
-    """One commit of a model on the disk. ``files_total``: null where nobody knows what the commit holds."""
+    """One commit of a model on the disk. ``files_total`` and ``missing_bytes``: null where nobody knows what the commit
+    holds."""
 
     commit: str
     refs: list[str] = Field(description="Branches and tags that stood for it when they were last asked for.")
-    files: int
+    files: int = Field(description="Files that are whole here.")
     files_total: int | None
     size_bytes: int
-    complete: bool
+    complete: bool = Field(description="It can be used: nothing is missing that a loader asks for.")
+    missing: list[str] = Field(description="The first 20 files that are not whole here, by name.")
+    missing_files: int
+    missing_bytes: int | None
 
 
 class LocalModel(BaseModel):
     """A model in the cache. ``complete``: at least one of its commits can be used; ``commit`` is the newest of those,
     or the newest of all."""
 
+    repo_id: str = Field(description="How `hf cache ls` and `hf cache rm` call it.", examples=["model/org/name"])
     model_id: str
     commit: str | None
-    size_bytes: int = Field(description="All that it takes on the disk.")
+    size_bytes: int = Field(description="All that it takes on the disk; what its commits share counts once.")
     partial_bytes: int = Field(description="Room of files that are not whole; it is taken before their bytes come.")
     complete: bool
     path: str
     modified_at: datetime
+    last_used_at: datetime | None = Field(description="When its content was last read, as far as the disk notes it.")
     revisions: list[LocalRevision] = Field(description="Newest first.")
 
 
 class LocalModels(BaseModel):
+    """All models by name. ``size_bytes``: what they take together; what models share counts once."""
+
     models: list[LocalModel]
+    size_bytes: int
+    as_of: datetime
+
+
+class DeletePlan(BaseModel):
+    """What a deletion removes, or has removed."""
+
+    model_id: str
+    revisions: list[str] = Field(description="The commits that go.")
+    freed_bytes: int
+    shared_bytes: int = Field(description="Bytes of the same files that stay: another commit or model uses them.")
+    files: int = Field(description="Contents that go, partial ones too.")
+    whole_model: bool
+    blocked: str | None = Field(description="Why it must not be done now, in words.")
+    note: str | None
 
 
 class Health(BaseModel):

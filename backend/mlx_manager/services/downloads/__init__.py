@@ -8,6 +8,7 @@ broadcast.py    what watchers are told, and when
 ledger.py       the one thread that reads and writes the rows
 recovery.py     what becomes of what the last process left behind
 runner.py       the engine of one process: a line and so many at once
+resting.py      models whose files are being removed
 ticker.py       the heartbeat         story.py   the log
 """
 

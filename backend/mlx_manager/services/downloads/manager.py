@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,12 +16,20 @@ from mlx_manager.domain.download import Cancelled, Download, InLine, Paused, Res
 from mlx_manager.domain.events import Event, EventKind
 from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Desire, Move, Status, after
-from mlx_manager.errors import DownloadInFlight, DownloadNotFound, LedgerFailed, MlxManagerError, ServerUnreachable
+from mlx_manager.errors import (
+    DownloadInFlight,
+    DownloadNotFound,
+    LedgerFailed,
+    MlxManagerError,
+    ModelInUse,
+    ServerUnreachable,
+)
 from mlx_manager.services.downloads import story
 from mlx_manager.services.downloads.broadcast import Broadcast
 from mlx_manager.services.downloads.ledger import Ledger
 from mlx_manager.services.downloads.live import Live, Registry
 from mlx_manager.services.downloads.recovery import Next, recover
+from mlx_manager.services.downloads.resting import Resting
 from mlx_manager.services.downloads.runs import Runs
 from mlx_manager.services.downloads.ticker import Ticker
 from mlx_manager.services.ports import DownloadStore, Execute, ProgressBus, Runner
@@ -67,6 +76,7 @@ class DownloadManager:
         self._moves: set[asyncio.Task[Any]] = set()
         runner.set_capacity(capacity)
         self._registry = Registry(self._load)
+        self._resting = Resting()
         self._ledger = Ledger(store, lost=self._lost, settled=self._settled)
         self._broadcast = Broadcast(bus, self._ledger, tick_s=tick_s, save_every_s=save_every_s)
         self._ticker = Ticker(lambda: self._broadcast.beat(self._registry), self._broadcast.beat_s)
@@ -164,6 +174,21 @@ class DownloadManager:
         shown = [self._broadcast.now(live) if (live := self._registry.get(d.task_id)) else d for d, _ in entries]
         return [d for d in shown if states is None or d.status in states], following
 
+    def in_flight(self, model_id: str) -> Download | None:
+        """A download of any commit of this model that is not at its end, paused ones too."""
+        same = (live.download for live in self._registry if live.download.model_id.casefold() == model_id.casefold())
+        return next((download for download in same if download.status.is_in_flight), None)
+
+    @asynccontextmanager
+    async def at_rest(self, model_id: str) -> AsyncIterator[None]:
+        """While this lasts nobody downloads this model, and who wants to waits. Raises ModelInUse."""
+        if download := self.in_flight(model_id):
+            raise ModelInUse(f"{download.model_id} is being downloaded ({download.status}).")
+        with self._resting.hold(model_id) as ours:
+            if not ours:
+                raise ModelInUse(f"{model_id} is being deleted already.", advice="Nothing to do: it is on its way.")
+            yield
+
     @property
     def active_count(self) -> int:
         """Downloads that a worker is busy with."""
@@ -182,7 +207,11 @@ class DownloadManager:
     # --- the moves; each is a task of its own, and holds the download's lock from its first step to its last ----------
 
     async def _request(self, request: ModelRequest, priority: int) -> tuple[Download, bool]:
-        while (live := self._registry.in_flight(request)) is not None:
+        while True:
+            await self._resting.until_free(request.model_id)
+            live = self._registry.in_flight(request)
+            if live is None:
+                return await self._accept(request, priority)
             async with self._registry.holding(live):
                 if live.gone or live.download.status.is_terminal:
                     continue  # it ended while we waited for it
@@ -191,7 +220,6 @@ class DownloadManager:
                 else:
                     story.asked_again(live.download)
                 return live.download, False
-        return await self._accept(request, priority)
 
     async def _accept(self, request: ModelRequest, priority: int) -> tuple[Download, bool]:
         at = self._clock()
@@ -263,6 +291,7 @@ class DownloadManager:
         """Into the line, or to work at once. The caller holds the lock."""
         await self._want(live, Desire.RUN)
         if live.download.status is not Status.QUEUED:
+            await self._resting.until_free(live.download.model_id)
             live.download = apply(live.download, Resumed(self._clock()))
             story.resumed(live.download)
         # An engine may need a moment longer than we do to see that the run before has ended.

@@ -10,9 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mlx_manager.domain import words
-from mlx_manager.domain.library import LocalModel
+from mlx_manager.domain.library import DeletePlan, Library, LocalModel
 from mlx_manager.domain.plan import Plan, case_collisions
 from mlx_manager.errors import UnsafeFileName
+from mlx_manager.services.hf_cache.deleting import Deletion
 from mlx_manager.services.hf_cache.discarding import discard
 from mlx_manager.services.hf_cache.layout import (
     RepoFolders,
@@ -22,7 +23,7 @@ from mlx_manager.services.hf_cache.layout import (
     has_symlinks,
     prove_writable,
 )
-from mlx_manager.services.hf_cache.library import read_library
+from mlx_manager.services.hf_cache.library import LibraryReader
 from mlx_manager.services.hf_cache.linking import link_files, make_parents, write_ref, write_tree
 from mlx_manager.services.ports import BlobPlace
 
@@ -39,6 +40,7 @@ class HfCache:
         self.cache_dir = cache_dir
         self._symlinks = symlinks
         self._folds_case = folds_case
+        self._library = LibraryReader(cache_dir)
 
     def prepare(self, plan: Plan) -> list[BlobPlace]:
         """Make the model's folders, prove them writable, and name the place of each of ``plan.blobs``, in order.
@@ -100,11 +102,35 @@ class HfCache:
         log.debug("%s: %s discarded", plan.model_id, words.size(freed))
         return freed
 
-    def local(self) -> list[LocalModel]:
+    def library(self) -> Library:
         """Every model in the cache, by name, whoever fetched it. A model that cannot be read is passed over and logged.
         Raises DiskError when the cache itself cannot be read: that is not the same as an empty one."""
         with disk_errors(self.cache_dir):
-            return read_library(self.cache_dir)
+            return self._library.read()
+
+    def local(self) -> list[LocalModel]:
+        """The models of `library`."""
+        return list(self.library().models)
+
+    def deletion(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
+        """What `delete` would remove. Raises NotInCache, DiskError."""
+        return self._deletion(model_id, revision, leftovers).plan()
+
+    def delete(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
+        """Remove a model; with ``revision`` (a branch, a tag, a commit) that commit alone; with ``leftovers`` only what
+        no commit uses: partial files, and contents that a cancelled download left. What was removed.
+
+        It is gone for everybody at one moment, and the disk has its room back a little later. Raises NotInCache,
+        ModelInUse when another process works on the model, DiskError.
+        """
+        plan = self._deletion(model_id, revision, leftovers).carry_out()
+        log.info("%s deleted from the cache: %s freed", plan.model_id, words.size(plan.freed_bytes))
+        return plan
+
+    def _deletion(self, model_id: str, revision: str | None, leftovers: bool) -> Deletion:
+        with disk_errors(self.cache_dir):
+            shared = self._library.shared_by_others(model_id)
+        return Deletion(self.cache_dir, model_id, revision, leftovers=leftovers, shared_by_others=shared)
 
     def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
         """Etag → where that content is or goes: its blob; without symbolic links, its first path in the snapshot,

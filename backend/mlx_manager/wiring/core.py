@@ -1,0 +1,195 @@
+"""Settings in, started services out: the one place that knows everybody, and introduces the rooms to one another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from mlx_manager import __version__
+from mlx_manager.domain.library import DeletePlan, Library
+from mlx_manager.domain.reachability import Reachability
+from mlx_manager.errors import DiskError
+from mlx_manager.services.downloads import DownloadManager, InProcessRunner
+from mlx_manager.services.downloads.worker import DownloadWorker
+from mlx_manager.services.event_bus import InProcessBus
+from mlx_manager.services.hf_cache import HfCache
+from mlx_manager.services.hf_client import HubClient
+from mlx_manager.services.ports import ProgressBus
+from mlx_manager.settings import Settings
+from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
+from mlx_manager.wiring.hub_watch import HubWatch
+from mlx_manager.wiring.transfers import Transfers
+
+USER_AGENT = f"mlx-manager/{__version__}"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """This process, as `/api/system` tells of it. ``started_at``: seconds since 1970."""
+
+    version: str
+    pid: int
+    platform: str
+    python: str
+    started_at: float
+
+
+class Core:
+    """Everything below the API, started and stopped as one; ``async with`` it on the loop that is to own it.
+
+    ``hide`` is told each secret that must not get into the log. ``recover``: downloads that the last process left
+    behind go on by themselves.
+    """
+
+    settings: Settings
+    about: About
+    bus: ProgressBus
+    cache: HfCache
+    manager: DownloadManager
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        hide: Callable[[str | None], None] = lambda secret: None,
+        recover: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.about = About(
+            version=__version__,
+            pid=os.getpid(),
+            platform=f"{platform.system()} {platform.machine()}",
+            python=platform.python_version(),
+            started_at=time.time(),
+        )
+        self._hide = hide
+        self._recover = recover
+        self._ends = AsyncExitStack()
+        self._stopping: asyncio.Task[None] | None = None
+        self._given_up = False
+        self._work: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Raises StartError; what was started by then is stopped."""
+        async with AsyncExitStack() as ends:
+            await self._start(ends)
+            self._ends = ends.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._given_up:
+            await self.stop()
+
+    def end_streams(self) -> None:
+        """Every watcher's stream ends now, and new ones end at once."""
+        self.bus.close()
+
+    async def stop(self) -> None:
+        """Interrupt what runs, with all bytes and states kept. Called twice, both wait for the one end."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._ends.aclose(), name="core stops")
+        await asyncio.shield(self._stopping)
+
+    def give_up(self) -> None:
+        """Wait no longer for `stop`. What it could not write down any more is found out at the next start."""
+        self._given_up = True
+        if self._stopping is not None:
+            self._stopping.cancel()
+
+    async def library(self) -> Library:
+        """The models in the cache. Raises DiskError."""
+        return await asyncio.to_thread(self.cache.library)
+
+    async def deletion(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
+        """What `delete` would remove now, and what forbids it. Raises NotInCache, DiskError."""
+        plan = await asyncio.to_thread(lambda: self.cache.deletion(model_id, revision, leftovers=leftovers))
+        if download := self.manager.in_flight(model_id):
+            return replace(plan, blocked=f"{download.model_id} is being downloaded ({download.status}).")
+        return plan
+
+    async def delete(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
+        """Remove a model, a commit of it, or what no commit uses. Raises NotInCache, ModelInUse, DiskError."""
+        # Begun, it is carried out whole: whoever asked may go away in the middle.
+        return await asyncio.shield(self._spawn(self._delete(model_id, revision, leftovers)))
+
+    async def cache_free_bytes(self) -> int:
+        """Raises DiskError."""
+        return await asyncio.to_thread(self.cache.free_bytes)
+
+    async def hub_reachability(self) -> tuple[Reachability | None, float | None]:
+        """What the last look at the Hub found, and how many seconds ago; None while nobody knows."""
+        return await self._watch.latest()
+
+    def bandwidth(self, task_id: str | None = None) -> int | None:
+        """The cap in bytes per second, on one download or on all together; None for none."""
+        rate = (self._transfers.caps.of(task_id) if task_id else self._transfers.caps.all).rate_bps
+        return None if rate is None else int(rate)
+
+    def limit_bandwidth(self, bytes_ps: int | None, task_id: str | None = None) -> None:
+        """Cap one download, or all together, from now on."""
+        (self._transfers.caps.of(task_id) if task_id else self._transfers.caps.all).set_rate(bytes_ps)
+
+    async def _start(self, ends: AsyncExitStack) -> None:
+        s = self.settings
+        database = await asyncio.to_thread(open_database, sqlite_url(s.database))
+        ends.callback(database.dispose)
+        store = SqlDownloadStore(database)
+        self._hub = HubClient(
+            s.hf_endpoint,
+            timeout_s=s.hub_timeout_s,
+            deadline_s=s.size_check_s,
+            offline=s.hf_hub_offline,
+            user_agent=USER_AGENT,
+        )
+        ends.callback(self._hub.close)
+        self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
+        ends.push_async_callback(self._watch.stop)
+        self.cache = HfCache(s.hf_hub_cache)
+        self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
+        if not s.hf_hub_offline:
+            await asyncio.to_thread(self._transfers.hide_token)
+        worker = DownloadWorker(store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s)
+        self.bus = InProcessBus()
+        ends.callback(self.bus.close)
+        self.manager = DownloadManager(
+            store,
+            self.bus,
+            InProcessRunner(s.max_downloads),
+            worker.execute,
+            discard=worker.discard,
+            capacity=s.max_downloads,
+            recover=self._recover,
+        )
+        ends.push_async_callback(self.manager.stop)
+        await self.manager.start()
+        ends.push_async_callback(self._work_done)
+        # The first look costs a second where the cache is large: nobody should have to wait for it.
+        self._spawn(self._look_at_the_cache())
+
+    async def _delete(self, model_id: str, revision: str | None, leftovers: bool) -> DeletePlan:
+        async with self.manager.at_rest(model_id):
+            return await asyncio.to_thread(lambda: self.cache.delete(model_id, revision, leftovers=leftovers))
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    async def _work_done(self) -> None:
+        while self._work:
+            await asyncio.wait(self._work)
+
+    async def _look_at_the_cache(self) -> None:
+        with suppress(DiskError):  # whoever asks for the library is told
+            await self.library()
