@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp
 
 from mlx_manager import __version__
-from mlx_manager.routers import downloads, events, index, library, limits, models, problems, system
-from mlx_manager.routers.guards import LOOPBACK_NAMES, BodyLimit, RequestLog, SameSite
-from mlx_manager.routers.sse import Frames
+from mlx_manager.routers import access, downloads, events, index, library, limits, models, problems, system
+from mlx_manager.routers.access import Gate
+from mlx_manager.routers.guards import LOOPBACK_NAMES, BodyLimit, RequestBounds, RequestLog, SameSite
+from mlx_manager.routers.headers import SafeHeaders
+from mlx_manager.routers.sse import Frames, OpenStreams
+from mlx_manager.services.access import Failures
+from mlx_manager.settings import Settings
 from mlx_manager.wiring import Core
 
 MAX_BODY = 64 * 1024
+MAX_TARGET = 8 * 1024
+MAX_HEAD = 32 * 1024
 HEARTBEAT_S = 15.0
-_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 class _App(FastAPI):
-    """FastAPI with an OpenAPI document that knows our problems."""
+    """FastAPI with an OpenAPI document that knows our problems, and with safe headers on everything it answers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # Beyond the last of its own layers, which answers when all the others have failed.
+        return SafeHeaders(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -45,17 +56,29 @@ def create_app(core: Core, *, heartbeat_s: float = HEARTBEAT_S) -> FastAPI:
     )
     app.state.core = core
     app.state.frames = Frames()
+    app.state.open_streams = OpenStreams(core.settings.max_streams)
+    app.state.failures = Failures()
     app.state.heartbeat_s = heartbeat_s
-    for room in (index, models, library, downloads, events, limits, system):
+    for room in (index, access, models, library, downloads, events, limits, system):
         app.include_router(room.router)
     problems.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, limit=MAX_BODY)
-    app.add_middleware(SameSite, hosts=_names(core.settings.host))
+    app.add_middleware(Gate, access=core.access, failures=app.state.failures)
+    app.add_middleware(SameSite, hosts=_names(core.settings), any_address=core.settings.needs_token)
+    app.add_middleware(RequestBounds, target=MAX_TARGET, head=MAX_HEAD)
     app.add_middleware(RequestLog)
+    if core.access is not None:
+        core.access.on_renewed(app.state.open_streams.end_all)
     return app
 
 
-def _names(host: str) -> frozenset[str] | None:
-    # Open to the network on purpose: under what names, nobody here can know.
-    return None if host in _EVERY_ADDRESS else LOOPBACK_NAMES | {host}
+def _names(settings: Settings) -> frozenset[str]:
+    """What this server may be called by. Beyond those of this machine only who needs a token learns more of them."""
+    names = LOOPBACK_NAMES | {settings.host, *settings.names}
+    if settings.is_loopback:
+        return names
+    own = socket.gethostname().lower()
+    short = own.partition(".")[0]
+    # The second as found by Bonjour and its like.
+    return names | {own, short, f"{short}.local"}

@@ -4,7 +4,7 @@
     ├── RequestError             what was asked cannot be done as it was asked
     │   ├── InvalidModelId · InvalidRevision · InvalidPatterns · InvalidRequest
     │   ├── DownloadNotFound · MoveNotAllowed · DownloadInFlight · DownloadSuperseded
-    │   ├── NotInCache · ModelInUse
+    │   ├── NotInCache · ModelInUse · TooManyStreams
     ├── HubError                 the Hub's answer, or the lack of one
     │   ├── ModelNotFound · RevisionNotFound · EmptyRepository · NoFileMatches · UnsafeFileName · FileGone
     │   ├── AccessDenied → GatedModel · TokenMissing · TokenRejected
@@ -18,6 +18,7 @@
     │   ├── DiskFull · CacheNotWritable · CacheFailed · LedgerFailed
     └── StartError               the product cannot start here
         ├── InvalidSetting · PortInUse · DataDirInUse · DataDirNotWritable · DatabaseUnusable · ServerUnreachable
+        ├── AccessTokenUnusable
 
 ``transient`` says if the same request may succeed later without anybody doing anything. ``advice`` is the next step for
 the person; it is never empty. No message holds a token or a signed URL.
@@ -107,6 +108,13 @@ class ModelInUse(RequestError):
     code = "model_in_use"
     http_status = 409
     default_advice = "Wait until the download is finished, or cancel it first; then delete."
+
+
+class TooManyStreams(RequestError):
+    code = "too_many_streams"
+    http_status = 503
+    default_advice = "Close pages that you do not need, or poll …/status instead; MLX_MANAGER_MAX_STREAMS allows more."
+    retry_after_s = 10.0
 
 
 class HubError(MlxManagerError):
@@ -340,6 +348,11 @@ class DataDirNotWritable(StartError):
 class DatabaseUnusable(StartError):
     code = "database_unusable"
     default_advice = "Move the database file away and start again: models stay, the list of downloads is lost."
+
+
+class AccessTokenUnusable(StartError):
+    code = "access_token_unusable"
+    default_advice = "Make a new one with `mlx-manager token --renew`."
 
 
 class ServerUnreachable(StartError):

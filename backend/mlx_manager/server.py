@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import ipaddress
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+import psutil
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import Message
@@ -31,6 +33,7 @@ from mlx_manager import __version__
 from mlx_manager.app import create_app
 from mlx_manager.errors import PortInUse, StartError
 from mlx_manager.logs import FILE_ONLY, Redactor, logging_to
+from mlx_manager.services.access import Access
 from mlx_manager.services.data_dir import DataDir, RunningServer
 from mlx_manager.settings import Settings
 from mlx_manager.wiring import Core
@@ -138,10 +141,18 @@ class _Process:
             url = url_of(self._settings.host, listener)
 
             def ready() -> None:
-                data_dir.announce(RunningServer(url=url, pid=os.getpid(), version=__version__))
+                data_dir.announce(
+                    RunningServer(
+                        url=url,
+                        pid=os.getpid(),
+                        version=__version__,
+                        token_needed=core.access is not None,
+                        others=others_of(self._settings, listener),
+                    )
+                )
                 logger.info("MLX Manager %s answers at %s; models are in %s.", __version__, url, core.cache.cache_dir)
-                if not self._settings.is_loopback:
-                    logger.warning("Other machines can reach it at %s: there are no accounts.", self._settings.host)
+                if core.access is not None:
+                    logger.info("It asks for the access token, which `mlx-manager token` shows.")
                 if self._on_ready is not None:
                     self._on_ready(url)
 
@@ -181,7 +192,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Before anybody is let in: the first answer of a FastAPI app takes ten times as long as the others.
-        await _answer_once(self._app)
+        await _answer_once(self._app, self._core.access)
         await super().startup(sockets)
         self._ready()
 
@@ -212,8 +223,9 @@ class _Uvicorn(uvicorn.Server):
                 transport.abort()
 
 
-async def _answer_once(app: FastAPI) -> None:
+async def _answer_once(app: FastAPI, access: Access | None) -> None:
     """Have the app answer ``GET /health`` without a network."""
+    proof = [] if access is None else [(b"authorization", f"Bearer {access.make_pass(60)}".encode())]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -224,7 +236,7 @@ async def _answer_once(app: FastAPI) -> None:
         "path": "/health",
         "raw_path": b"/health",
         "query_string": b"",
-        "headers": [(b"host", b"localhost")],
+        "headers": [(b"host", b"localhost"), *proof],
         "client": None,
         "server": None,
     }
@@ -329,6 +341,24 @@ def url_of(host: str, listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def others_of(settings: Settings, listener: socket.socket) -> tuple[str, ...]:
+    """How other machines reach the listener, as far as this one can know; none where they cannot."""
+    port = listener.getsockname()[1]
+    if settings.is_loopback:
+        hosts = []
+    elif settings.host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not listened on
+        known = [ipaddress.ip_address(one) for one in _addresses(listener.family)]
+        hosts = [str(one) for one in known if not (one.is_loopback or one.is_link_local)]
+    else:
+        hosts = [settings.host]
+    return tuple(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host in hosts)
+
+
+def _addresses(family: socket.AddressFamily) -> list[str]:
+    found = (one for each in psutil.net_if_addrs().values() for one in each)
+    return [one.address.partition("%")[0] for one in found if one.family == family]
+
+
 def embedded(settings: Settings, *, stderr: bool = False) -> EmbeddedServer:
     """A server for one program's own use, on a loopback port of its own."""
-    return EmbeddedServer(replace(settings, host="127.0.0.1", port=0), stderr=stderr)
+    return EmbeddedServer(replace(settings, host="127.0.0.1", port=0, names=()), stderr=stderr)

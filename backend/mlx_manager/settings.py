@@ -7,6 +7,7 @@ the token file itself.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +28,9 @@ class Settings:
     home: Path
     host: str
     port: int
+    names: tuple[str, ...]
+    access: str
+    max_streams: int
     max_downloads: int
     connections: int
     total_connections: int
@@ -65,7 +69,15 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Nobody but this machine can reach the server."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    @property
+    def needs_token(self) -> bool:
+        """Strangers may come: from the network, or through whatever serves this server under other names."""
+        return self.access == "token" or not self.is_loopback or bool(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +158,14 @@ def _host(text: str) -> str:
     return text
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for name in names:
+        if _host(name) != name or ":" in name or "*" in name:
+            raise ValueError("names such as models.example.com, parted by commas, without a scheme or a port")
+    return names
+
+
 def _endpoint(text: str) -> str:
     try:
         url = urlsplit(text)
@@ -202,10 +222,32 @@ SETTINGS: tuple[Setting, ...] = (
         "host",
         "MLX_MANAGER_HOST",
         "127.0.0.1",
-        "Address to listen on. There are no accounts: whoever reaches it can start and cancel downloads.",
+        "Address to listen on; beyond this machine (0.0.0.0, for example) an access token is needed.",
         _host,
     ),
     Setting("port", "MLX_MANAGER_PORT", "10242", "Port to listen on; 0 takes any free one.", _whole(0, 65535)),
+    Setting(
+        "names",
+        "MLX_MANAGER_NAMES",
+        "",
+        "Other names that it is reached by, parted by commas: behind a reverse proxy, or in a network's DNS.",
+        _names,
+        shown="none",
+    ),
+    Setting(
+        "access",
+        "MLX_MANAGER_ACCESS",
+        "auto",
+        "auto: an access token is needed where others than this machine can come; token: always.",
+        _one_of("auto", "token"),
+    ),
+    Setting(
+        "max_streams",
+        "MLX_MANAGER_MAX_STREAMS",
+        "2000",
+        "Most event streams open at once; from one address of the network, 64 of them.",
+        _whole(1, 100_000),
+    ),
     Setting("max_downloads", "MLX_MANAGER_MAX_DOWNLOADS", "3", "Downloads at the same time.", _whole(1, 64)),
     Setting("connections", "MLX_MANAGER_CONNECTIONS", "16", "Most connections of one download.", _whole(1, 64)),
     Setting(

@@ -34,7 +34,17 @@ def test_it_answers_under_its_own_names(api: Api, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", "", "192.168.1.7"]
+    "name",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "[::1",
+        "",
+        ".",
+        "192.168.1.7",
+        "[fe80::1%25x]",
+    ],
 )
 def test_a_name_that_is_not_ours_is_turned_away(api: Api, name: str) -> None:
     """A page that points its own name at 127.0.0.1 must not get through (DNS rebinding)."""
@@ -50,9 +60,81 @@ def test_a_page_from_elsewhere_changes_nothing(api: Api, origin: str) -> None:
     for path in (f"{MODELS}/download", f"{unknown}/pause", f"{unknown}/cancel"):
         answer = api.call("POST", path, {"model_id": "test-org/x"}, headers={"Origin": origin})
         assert (answer.status, answer.json["code"]) == (403, "cross_origin")
-    answer = api.get("/health", Origin=origin)
-    assert answer.status == 200
-    assert not [name for name in answer.headers if name.startswith("access-control-")], "and it reads nothing"
+    for path in ("/health", "/api/events", "/openapi.json"):
+        answer = api.get(path, Origin=origin)
+        assert (answer.status, answer.json["code"]) == (403, "cross_origin"), "a stream would be taken from others"
+        assert not [name for name in answer.headers if name.startswith("access-control-")], "and it reads nothing"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "something-new"])
+def test_what_a_page_from_elsewhere_embeds_is_not_served(api: Api, site: str) -> None:
+    """An img or a script element sends no Origin. Another port of this machine is ``same-site`` for a browser."""
+    for mode, kind in (("no-cors", "image"), ("no-cors", "script"), ("cors", "empty"), ("navigate", "iframe")):
+        for path in ("/", "/api/system", f"{MODELS}/downloads"):
+            sent = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": kind}
+            answer = api.call("GET", path, headers=sent)
+            assert (answer.status, answer.json["code"]) == (403, "cross_origin"), (path, mode, kind)
+    form = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert api.call("POST", f"{MODELS}/download", {"model_id": "test-org/x"}, headers=form).status == 403
+    assert api.call("GET", "/", headers=form).status == 200, "a link may lead here"
+
+
+@pytest.mark.parametrize("site", ["none", "same-origin"])
+def test_the_address_bar_and_our_own_page_are_served(api: Api, site: str) -> None:
+    assert api.call("GET", "/health", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"}).status == 200
+
+
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sent"),
+    [
+        ("GET", "/", 200, {}),
+        ("GET", "/health", 200, {}),
+        ("GET", "/openapi.json", 200, {}),
+        ("GET", "/nothing", 404, {}),
+        ("DELETE", "/health", 405, {}),
+        ("GET", f"{MODELS}/downloads?limit=x", 422, {}),
+        ("GET", "/", 421, {"Host": "evil.example"}),
+        ("GET", "/", 403, {"Origin": "https://evil.example"}),
+        ("GET", f"/{'x' * 9000}", 414, {}),
+    ],
+)
+def test_every_answer_has_safe_headers(api: Api, method: str, path: str, status: int, sent: dict[str, str]) -> None:
+    answer = api.call(method, path, headers=sent)
+    assert answer.status == status
+    assert {name: answer.headers.get(name) for name in SAFE} == SAFE
+    policy = answer.headers["content-security-policy"]
+    for rule in ("default-src 'self'", "img-src 'self' data:", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert rule in policy
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    assert "camera=()" in answer.headers["permissions-policy"]
+    assert answer.headers["cache-control"] in ("no-store", "no-cache")
+
+
+def test_streams_have_safe_headers_too(api: Api) -> None:
+    with api.events() as stream:
+        assert {name: stream.headers.get(name) for name in SAFE} == SAFE
+
+
+@pytest.mark.parametrize("path", [f"/{'x' * 8200}", f"{MODELS}/downloads?cursor={'x' * 8200}", "/?" + "a&" * 5000])
+def test_an_address_is_bounded(api: Api, path: str) -> None:
+    answer = api.get(path)
+    assert (answer.status, answer.json["code"]) == (414, "uri_too_long")
+
+
+@pytest.mark.parametrize("sent", [{"X-Long": "x" * 40_000}, {f"X-{number}": "y" * 300 for number in range(150)}])
+def test_headers_are_bounded(api: Api, sent: dict[str, str]) -> None:
+    assert api.call("GET", "/health", headers=sent).status == 431
+    assert api.call("GET", "/health", headers={"Cookie": "a=" + "b" * 20_000}).status == 200, "as on a busy localhost"
 
 
 def test_our_own_page_may(api: Api) -> None:
@@ -121,7 +203,6 @@ def test_the_start_page_needs_no_network(api: Api) -> None:
     page = api.get("/")
     assert page.status == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
     text = page.body.decode()
     assert "MLX Manager" in text
     assert "://" not in text

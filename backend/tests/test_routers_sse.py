@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlx_manager.domain.events import Event, EventKind
-from mlx_manager.routers.sse import EventStream, Frames, last_event_id
+from mlx_manager.routers.sse import EventStream, Frames, OpenStreams, last_event_id
 from mlx_manager.services.event_bus import InProcessBus
 from mlx_manager.services.ports import Subscription
 
@@ -39,7 +39,7 @@ class Watcher:
         if message["type"] == "http.response.start":
             self.started = message
             return
-        self.complete = not message["more_body"]
+        self.complete = not message.get("more_body", False)
         if message["body"]:
             self.written.append((asyncio.get_running_loop().time(), message["body"]))
             self.chunks.put_nowait(message["body"])
@@ -66,7 +66,7 @@ class Quiet:
 
 
 def stream(subscription: Subscription | None, *, heartbeat_s: float = 60.0, **more: Any) -> EventStream:
-    return EventStream(Frames(), subscription, heartbeat_s=heartbeat_s, **more)
+    return EventStream(Frames(), OpenStreams(9), subscription, heartbeat_s=heartbeat_s, **more)
 
 
 async def test_a_watcher_who_leaves_is_let_go_at_once() -> None:
@@ -147,7 +147,9 @@ async def test_the_bus_can_end_every_stream() -> None:
 
 async def test_a_frame_is_made_once_for_all_watchers() -> None:
     bus, frames, watchers = InProcessBus(), Frames(), [Watcher() for _ in range(3)]
-    responses = [watcher.watch(EventStream(frames, bus.subscribe("a"), heartbeat_s=60)) for watcher in watchers]
+    responses = [
+        watcher.watch(EventStream(frames, OpenStreams(9), bus.subscribe("a"), heartbeat_s=60)) for watcher in watchers
+    ]
     for watcher in watchers:
         await watcher.chunks.get()
     bus.publish("a", EventKind.STATE, {"status": "completed"}, terminal=True)
@@ -182,3 +184,32 @@ def test_a_frame_is_one_event_whatever_is_in_it() -> None:
 )
 def test_last_event_id(header: str | None, number: int | None) -> None:
     assert last_event_id(header) == number
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1", "192.168.1.7"])
+async def test_one_stream_too_many_is_refused_with_the_reason(place: str) -> None:
+    open_streams, subscriptions, scope = OpenStreams(3, most_of_one=2), [], {"type": "http", "client": (place, 1)}
+    watchers, responses = [Watcher() for _ in range(4)], []
+    for watcher in watchers:
+        subscriptions.append(Quiet())
+        response = EventStream(Frames(), open_streams, subscriptions[-1], heartbeat_s=60.0)
+        responses.append(asyncio.create_task(response(scope, watcher.receive, watcher.send)))
+        await watcher.chunks.get()
+    # Watchers on this machine share what there is; one address of the network has its share of it.
+    kept = 3 if place == "127.0.0.1" else 2
+    assert len(open_streams) == kept
+    statuses = [watcher.started["status"] for watcher in watchers if watcher.started]
+    assert statuses == [200] * kept + [503] * (4 - kept)
+    refused = watchers[-1]
+    assert refused.started is not None
+    assert (b"retry-after", b"10") in refused.started["headers"]
+    told = json.loads(refused.written[0][1])
+    assert told["code"] == "too_many_streams"
+    assert "poll" in told["advice"]
+    assert subscriptions[-1].closed.is_set(), "nothing is kept of it"
+    watchers[0].leave()
+    await asyncio.wait_for(responses[0], 1)
+    assert len(open_streams) == kept - 1, "and its place is free for another"
+    open_streams.end_all()
+    await asyncio.wait_for(asyncio.gather(*responses), 1)
+    assert len(open_streams) == 0

@@ -35,6 +35,21 @@ def test_defaults() -> None:
     assert settings.is_loopback
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1"])
+def test_on_this_machine_alone_no_token_is_needed(host: str) -> None:
+    settings = Settings.load({"MLX_MANAGER_HOST": host})
+    assert settings.is_loopback
+    assert not settings.needs_token
+    assert Settings.load({"MLX_MANAGER_HOST": host, "MLX_MANAGER_ACCESS": "token"}).needs_token
+    assert Settings.load({"MLX_MANAGER_HOST": host, "MLX_MANAGER_NAMES": "nas.lan"}).needs_token, "others come by it"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "nas.lan", "127.evil.example", "localhost.example"])
+def test_where_others_can_come_a_token_is_needed(host: str) -> None:
+    """A name that begins like a loopback address was taken for one."""
+    assert Settings.load({"MLX_MANAGER_HOST": host}).needs_token
+
+
 def test_a_blank_value_counts_as_not_set() -> None:
     assert Settings.load({setting.variable: "  " for setting in SETTINGS}) == Settings.load({})
 
@@ -44,6 +59,9 @@ def test_values_are_read(tmp_path: Path) -> None:
         "MLX_MANAGER_HOME": str(tmp_path / "home"),
         "MLX_MANAGER_HOST": "0.0.0.0",
         "MLX_MANAGER_PORT": "0",
+        "MLX_MANAGER_NAMES": "Models.example, nas.lan",
+        "MLX_MANAGER_ACCESS": "Token",
+        "MLX_MANAGER_MAX_STREAMS": "300",
         "MLX_MANAGER_MAX_DOWNLOADS": "5",
         "MLX_MANAGER_CONNECTIONS": "12",
         "MLX_MANAGER_TOTAL_CONNECTIONS": "24",
@@ -66,6 +84,9 @@ def test_values_are_read(tmp_path: Path) -> None:
         home=tmp_path / "home",
         host="0.0.0.0",
         port=0,
+        names=("models.example", "nas.lan"),
+        access="token",
+        max_streams=300,
         max_downloads=5,
         connections=12,
         total_connections=24,
@@ -106,6 +127,11 @@ def test_values_are_read(tmp_path: Path) -> None:
         ("MLX_MANAGER_LOG_FORMAT", "xml"),
         ("MLX_MANAGER_HOST", "http://127.0.0.1"),
         ("MLX_MANAGER_HOST", "[::1]"),
+        ("MLX_MANAGER_NAMES", "https://models.example"),
+        ("MLX_MANAGER_NAMES", "nas.lan:8080"),
+        ("MLX_MANAGER_NAMES", "*"),
+        ("MLX_MANAGER_ACCESS", "none"),
+        ("MLX_MANAGER_MAX_STREAMS", "0"),
         ("HF_ENDPOINT", "huggingface.co"),
         ("MLX_MANAGER_MIRRORS", "https://a.example, b.example"),
         ("HF_ENDPOINT", "http://["),

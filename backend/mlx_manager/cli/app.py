@@ -158,6 +158,17 @@ def cancel(which: WhichArgument) -> None:
 
 
 @app.command()
+def token(
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new one: everybody has to sign in again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the token.")] = False,
+) -> None:
+    """Show the access token that a server on the network asks for."""
+    from mlx_manager.cli.token import show_token
+
+    show_token(Settings.load(), renew=renew, quiet=quiet)
+
+
+@app.command()
 def version() -> None:
     """Show the version."""
     typer.echo(f"mlx-manager {__version__}")

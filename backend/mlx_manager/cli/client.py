@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,14 @@ import httpx2
 
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import MlxManagerError, ServerUnreachable
+from mlx_manager.services.access import make_pass
 
 Snapshot = dict[str, Any]
 """A download as `domain.snapshot` writes it."""
 
 ANSWER_WITHIN_S = 15.0
 """A pause answers only when the bytes have stopped; anything else answers at once."""
+PASS_S = 60.0
 SILENCE_S = 5.0
 """An active download speaks once a second; a stream that is silent for so long is looked after."""
 
@@ -47,14 +49,32 @@ class Accepted:
     created: bool
 
 
+class _Pass(httpx2.Auth):
+    """Shows that this user may read the access token, without sending it: where our server was killed, somebody else
+    may listen by now. Of a pass such a one has a minute."""
+
+    def __init__(self, token: Callable[[], str | None]) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        # Read for each request: it may be renewed while we watch a long download.
+        if (token := self._token()) is not None:
+            request.headers["Authorization"] = f"Bearer {make_pass(token, PASS_S)}"
+        yield request
+
+
 class ApiClient:
     """Calls of one server; from any thread. Raises Refused, and ServerUnreachable when no answer comes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: Callable[[], str | None] = lambda: None) -> None:
+        """``token``: gives the access token of the server's data folder, where there is one."""
         self.url = url.rstrip("/")
         # The server is on this machine: a proxy of the environment has no business here.
         self._http = httpx2.Client(
-            base_url=self.url, trust_env=False, timeout=httpx2.Timeout(ANSWER_WITHIN_S, connect=3.0)
+            base_url=self.url,
+            trust_env=False,
+            timeout=httpx2.Timeout(ANSWER_WITHIN_S, connect=3.0),
+            auth=_Pass(token),
         )
 
     def close(self) -> None:

@@ -10,11 +10,15 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mlx_manager.cli.client import ApiClient
+from mlx_manager.cli.exits import error_code
 from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
+from mlx_manager.services.access import read_token
 from mlx_manager.services.data_dir import RunningServer, running_server
 from mlx_manager.settings import Settings
 
@@ -62,7 +66,7 @@ class Connector:
     def find(self) -> ApiClient | None:
         """The server that runs; None when there is none that answers."""
         announced = running_server(self._settings.home)
-        return None if announced is None else _reach(announced)
+        return None if announced is None else _reach(announced, self._settings.home)
 
     def connect(self) -> ApiClient:
         """The server that runs, or one of our own. Waits for one that is just starting or ending.
@@ -100,7 +104,7 @@ class Connector:
                 advice=f"Look into the log: {self._settings.log_file}",
             ) from error
         logger.info("No server was running; this command serves at %s while it runs.", url)
-        return ApiClient(url)
+        return ApiClient(url, partial(read_token, self._settings.home))
 
     def _check_own(self) -> None:
         """Our own server does not answer to us: to start a second one would only hide why."""
@@ -110,13 +114,16 @@ class Connector:
             )
 
 
-def _reach(announced: RunningServer) -> ApiClient | None:
-    client = ApiClient(announced.url)
+def _reach(announced: RunningServer, home: Path) -> ApiClient | None:
+    client = ApiClient(announced.url, partial(read_token, home))
     try:
         # Of a server that was killed the port may be somebody else's by now.
         if client.health().get("pid") == announced.pid:
             return client
     except MlxManagerError as error:
+        if error_code(error).startswith("access_"):
+            client.close()
+            raise
         logger.debug("The server at %s is announced but does not answer: %s", announced.url, error.detail)
     client.close()
     return None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse
 
-from mlx_manager.routers.sse import Frames
+from mlx_manager.routers.sse import Frames, OpenStreams
 from mlx_manager.wiring import Core
 
 
@@ -23,11 +23,13 @@ class Streams:
     """What every event stream of one app shares."""
 
     frames: Frames
+    open: OpenStreams
     heartbeat_s: float
 
 
 async def _streams(request: Request) -> Streams:
-    return Streams(request.app.state.frames, request.app.state.heartbeat_s)
+    state = request.app.state
+    return Streams(state.frames, state.open_streams, state.heartbeat_s)
 
 
 CoreDep = Annotated[Core, Depends(_core)]

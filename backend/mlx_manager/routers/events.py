@@ -24,7 +24,7 @@ _ENDED = frozenset(status for status in Status if status.is_terminal)
     response_class=EventStream,
     responses={
         200: event_stream_documented("Each download as it is, then everything that changes. It does not end."),
-        **documented(507),
+        **documented(503, 507),
     },
 )
 async def events(core: CoreDep, streams: StreamsDep, last_id: LastEventId = None) -> Response:
@@ -44,6 +44,7 @@ async def events(core: CoreDep, streams: StreamsDep, last_id: LastEventId = None
 
     return EventStream(
         streams.frames,
+        streams.open,
         subscription,
         first=b"".join(map(streams.frames.of, ended)),
         wanted=wanted,

@@ -1,11 +1,13 @@
 """What a request passes before any route sees it. Plain ASGI, so that streams are not held up.
 
-There are no accounts: whoever reaches the server may use it. So it listens on this machine alone, and these guards keep
-out what can reach it there from elsewhere: web pages in the person's own browser.
+Two kinds of strangers are kept out here, without asking who they are: web pages in the person's own browser, which can
+reach whatever the browser can, and requests that are larger than any of ours. Who comes over the network is asked for
+the access token besides, see access.py.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -15,55 +17,106 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_manager.routers.problems import problem
+from mlx_manager.routers.problems import ProblemResponse, problem
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# What a browser says of a request that its own address bar, or a page of this very server, has caused.
+_OWN = frozenset({"same-origin", "none"})
 
 
 class SameSite:
     """Only requests that were meant for this server.
 
-    ``hosts``: the names it is known by; None lets every name pass. A page that points its own name at 127.0.0.1 (DNS
-    rebinding) gives itself away by its Host header, a page that posts to us blindly by its Origin.
+    A page that points its own name at our address (DNS rebinding) gives itself away by its Host header, which must be
+    one of ``hosts`` or, with ``any_address``, an IP address: to that no name can be pointed. A page that asks us under
+    our own name gives itself away by Origin and Sec-Fetch-Site, which a page cannot change. Such a request is refused
+    whatever its method: what it reads stays hidden from the page, but a stream that it opens is taken from others. Only
+    a link may lead here from elsewhere. ``same-site`` is elsewhere too: for a browser all ports of a host are one site.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool) -> None:
         self._app = app
-        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._hosts = {host.lower() for host in hosts}
+        self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
+        answer = self._refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send)
+
+    def _refusal(self, method: str, headers: Headers) -> ProblemResponse | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._hosts is not None and _name(host) not in self._hosts:
-            answer = problem(
+        if not self._is_ours(host):
+            return problem(
                 421,
                 "wrong_host",
                 f"This server does not answer for the host {host[:80]!r}.",
-                "Use http://127.0.0.1 or http://localhost with the server's port.",
+                "Use its IP address with its port, or have it answer to this name too: MLX_MANAGER_NAMES."
+                if self._any_address
+                else "Use http://127.0.0.1 or http://localhost with the server's port.",
             )
-        elif scope["method"] not in _READING and origin is not None and origin.partition("://")[2] != host:
-            answer = problem(
-                403,
-                "cross_origin",
-                f"A page of {origin[:80]!r} may not change anything here.",
-                "Send the request from a program, or from the server's own page.",
-            )
-        else:
-            await self._app(scope, receive, send)
-            return
-        await answer(scope, receive, send)
+        if origin is not None and origin.partition("://")[2] != host:
+            return _from_elsewhere(f"a page of {origin[:80]!r}")
+        site = headers.get("sec-fetch-site", "none")
+        follows_a_link = (
+            method == "GET"
+            and headers.get("sec-fetch-mode") == "navigate"
+            and headers.get("sec-fetch-dest") == "document"
+        )
+        if site not in _OWN and not follows_a_link:
+            return _from_elsewhere("a page from elsewhere")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name = _name(host)
+        if name is None or name in self._hosts:
+            return name is not None
+        return self._any_address and _is_address(name)
+
+
+def _from_elsewhere(who: str) -> ProblemResponse:
+    advice = "Send the request from a program, or from the server's own page."
+    return problem(403, "cross_origin", f"This request was made by {who}, which may do nothing here.", advice)
 
 
 def _name(host: str) -> str | None:
     try:
-        return urlsplit(f"//{host}").hostname
+        # A dot at the end means the same name to DNS.
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".") or None
     except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class RequestBounds:
+    """No address above ``target`` bytes (414) and no headers above ``head`` bytes (431) go any further."""
+
+    def __init__(self, app: ASGIApp, *, target: int, head: int) -> None:
+        self._app = app
+        self._target = target
+        self._head = head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._refusal(scope) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ProblemResponse | None:
+        target = len(scope["raw_path"]) + len(scope["query_string"])
+        if target > self._target:
+            detail = f"The address of this request has {target} bytes; {self._target} are allowed."
+            return problem(414, "uri_too_long", detail, "No call of this API needs so long an address: shorten it.")
+        head = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if head > self._head:
+            detail = f"The headers of this request have {head} bytes; {self._head} are allowed."
+            return problem(431, "headers_too_large", detail, "Send fewer headers; a browser: delete its old cookies.")
         return None
 
 

@@ -23,13 +23,8 @@ _PAGE = """<!doctype html>
 <p>Start one: <code>mlx-manager pull mlx-community/Qwen3-0.6B-4bit</code></p>
 </html>
 """
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 
 
 @router.get("/", include_in_schema=False)
 async def index() -> HTMLResponse:
-    return HTMLResponse(_PAGE, headers=_HEADERS)
+    return HTMLResponse(_PAGE, headers={"Cache-Control": "no-cache"})

@@ -52,7 +52,7 @@ async def status(
     responses={
         200: event_stream_documented("Events until the download is completed, failed or cancelled; then it closes."),
         204: {"description": "Finished, and nothing came after Last-Event-ID: do not connect again."},
-        **documented(404, 507),
+        **documented(404, 503, 507),
     },
 )
 async def progress(task_id: str, core: CoreDep, streams: StreamsDep, last_id: LastEventId = None) -> Response:
@@ -66,7 +66,7 @@ async def progress(task_id: str, core: CoreDep, streams: StreamsDep, last_id: La
         subscription = core.bus.subscribe(task_id, after)
     # How a finished one came to this is history for a new watcher; after a restart nobody knows it any more.
     first = b"" if subscription else streams.frames.of(newest)
-    return EventStream(streams.frames, subscription, first=first, heartbeat_s=streams.heartbeat_s)
+    return EventStream(streams.frames, streams.open, subscription, first=first, heartbeat_s=streams.heartbeat_s)
 
 
 @router.get("/downloads", response_model=DownloadsPage, responses=documented(422, 507))

@@ -16,6 +16,10 @@ from mlx_manager.errors import InvalidRequest, MlxManagerError
 
 MEDIA_TYPE = "application/problem+json"
 _SCHEMA = "#/components/schemas/Problem"
+_ALWAYS = (401, 403, 414, 421, 429, 431, 500)
+
+
+_SCHEME = "The access token, where the server listens beyond its own machine; browsers have a cookie made from it."
 
 
 class FieldProblem(BaseModel):
@@ -65,21 +69,26 @@ def problem_of(error: MlxManagerError, **more: Any) -> ProblemResponse:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For ``responses=`` of a route: these statuses answer with a problem, and so do 421 and 500 always."""
+    """For ``responses=`` of a route: these statuses answer with a problem, and so does always what stands before every
+    route (guards.py, access.py), and 500."""
     content = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted({*statuses, 421, 500})
+        for status in sorted({*statuses, *_ALWAYS})
     }
 
 
 def correct(document: dict[str, Any]) -> None:
     """Put the problem's schema into an OpenAPI document, and take out FastAPI's own error, which we never send."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    components = document.setdefault("components", {}).setdefault("schemas", {})
-    components |= {**schema.pop("$defs"), "Problem": schema}
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas |= {**schema.pop("$defs"), "Problem": schema}
     for name in ("HTTPValidationError", "ValidationError"):
-        components.pop(name, None)
+        schemas.pop(name, None)
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": _SCHEME}}
+    # None of it, or the token: it depends on where the server listens.
+    document["security"] = [{}, {"token": []}]
     for methods in document["paths"].values():
         for call in methods.values():
             if MEDIA_TYPE not in call["responses"].get("422", {}).get("content", {MEDIA_TYPE: None}):

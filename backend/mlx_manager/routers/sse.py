@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,9 @@ from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from mlx_manager.domain.events import Event
+from mlx_manager.errors import TooManyStreams
+from mlx_manager.routers.problems import problem_of
+from mlx_manager.services.access import is_here, place_of
 from mlx_manager.services.ports import Subscription
 
 # How long a browser waits before it connects again; the first thing on every stream, so that headers leave at once.
@@ -29,6 +34,48 @@ _HEADERS = {
     # The stream is the connection's last answer, so its end is seen at once by those who wait for the connection's.
     "Connection": "close",
 }
+
+
+MOST_OF_ONE = 64
+"""Streams from one address of the network. A page has one, so this is for a household behind one address."""
+
+
+class OpenStreams:
+    """The streams that are open: ``most`` at once, so that strangers cannot use up the connections of those who are
+    here, and ``most_of_one`` from one address. Those of this machine share what there is."""
+
+    def __init__(self, most: int, most_of_one: int = MOST_OF_ONE) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._open: set[Subscription] = set()
+        self._places: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, place: str, subscription: Subscription) -> Iterator[None]:
+        """``place``: what `place_of` makes of the watcher's address. Raises TooManyStreams."""
+        if len(self._open) >= self._most:
+            raise TooManyStreams(f"{self._most} event streams are open, which is all that this server keeps.")
+        if self._places[place] >= self._most_of_one and not is_here(place):
+            raise TooManyStreams(
+                f"{self._most_of_one} event streams are open to {place}, which is all for one address."
+            )
+        self._open.add(subscription)
+        self._places[place] += 1
+        try:
+            yield
+        finally:
+            self._open.discard(subscription)
+            self._places[place] -= 1
+            if not self._places[place]:
+                del self._places[place]
+
+    def end_all(self) -> None:
+        """Each watcher has to come again, and to show that it may."""
+        for subscription in [*self._open]:
+            subscription.close()
+
+    def __len__(self) -> int:
+        return len(self._open)
 
 
 class Frames:
@@ -82,6 +129,7 @@ class EventStream(Response):
     def __init__(
         self,
         frames: Frames,
+        open_streams: OpenStreams,
         subscription: Subscription | None,
         *,
         first: bytes = b"",
@@ -93,6 +141,7 @@ class EventStream(Response):
         # The base class has counted an empty body; a stream's length is nobody's to know.
         del self.headers["content-length"]
         self._frames = frames
+        self._open = open_streams
         self._subscription = subscription
         self._first = first
         self._wanted = wanted
@@ -100,6 +149,19 @@ class EventStream(Response):
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._subscription is None:
+            await self._write_all(receive, send)
+            return
+        client = scope.get("client")
+        try:
+            with self._open.counted(place_of(client[0] if client else None), self._subscription):
+                await self._write_all(receive, send)
+        except TooManyStreams as error:
+            await problem_of(error)(scope, receive, send)
+        finally:
+            self._subscription.close()
+
+    async def _write_all(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         written_at = loop.time()
 
@@ -121,21 +183,17 @@ class EventStream(Response):
                 if self._until(event):
                     break
 
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await write(_OPENING + self._first)
-            if self._subscription is not None:
-                async with asyncio.TaskGroup() as group:
-                    watch = group.create_task(self._close_when_gone(self._subscription, receive))
-                    heart = group.create_task(beat())
-                    try:
-                        await follow(self._subscription)
-                    finally:
-                        watch.cancel()
-                        heart.cancel()
-        finally:
-            if self._subscription is not None:
-                self._subscription.close()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await write(_OPENING + self._first)
+        if self._subscription is not None:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._close_when_gone(self._subscription, receive))
+                heart = group.create_task(beat())
+                try:
+                    await follow(self._subscription)
+                finally:
+                    watch.cancel()
+                    heart.cancel()
         await write(b"", more=False)
 
     @staticmethod

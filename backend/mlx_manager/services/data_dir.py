@@ -21,11 +21,14 @@ _LOCK, _SERVER = "lock", "server.json"
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """How to reach the server that holds a data directory. ``url`` has no slash at its end."""
+    """How to reach the server that holds a data directory. ``others``: how other machines reach it. No URL has a slash
+    at its end."""
 
     url: str
     pid: int
     version: str
+    token_needed: bool = False
+    others: tuple[str, ...] = ()
 
 
 class DataDir:
@@ -82,8 +85,14 @@ def running_server(home: Path) -> RunningServer | None:
     """
     try:
         said = json.loads((home / _SERVER).read_text(encoding="utf-8"))
-        return RunningServer(url=str(said["url"]), pid=int(said["pid"]), version=str(said["version"]))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return RunningServer(
+            url=str(said["url"]),
+            pid=int(said["pid"]),
+            version=str(said["version"]),
+            token_needed=bool(said.get("token_needed")),
+            others=tuple(map(str, said.get("others", ()))),
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         # Not ours, then: the file is only ever replaced as a whole.
         return None
     except OSError as error:

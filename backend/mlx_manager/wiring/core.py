@@ -16,6 +16,7 @@ from mlx_manager import __version__
 from mlx_manager.domain.library import DeletePlan, Library
 from mlx_manager.domain.reachability import Reachability
 from mlx_manager.errors import DiskError
+from mlx_manager.services.access import Access
 from mlx_manager.services.downloads import DownloadManager, InProcessRunner
 from mlx_manager.services.downloads.worker import DownloadWorker
 from mlx_manager.services.event_bus import InProcessBus
@@ -51,6 +52,7 @@ class Core:
 
     settings: Settings
     about: About
+    access: Access | None
     bus: ProgressBus
     cache: HfCache
     manager: DownloadManager
@@ -70,6 +72,8 @@ class Core:
             python=platform.python_version(),
             started_at=time.time(),
         )
+        # None: nobody needs a token, since nobody from elsewhere can come.
+        self.access = Access(settings.home, hide=hide) if settings.needs_token else None
         self._hide = hide
         self._recover = recover
         self._ends = AsyncExitStack()
@@ -141,6 +145,8 @@ class Core:
 
     async def _start(self, ends: AsyncExitStack) -> None:
         s = self.settings
+        if self.access is not None:
+            await asyncio.to_thread(self.access.start)
         database = await asyncio.to_thread(open_database, sqlite_url(s.database))
         ends.callback(database.dispose)
         store = SqlDownloadStore(database)
