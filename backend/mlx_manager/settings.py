@@ -249,11 +249,11 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, 100_000),
     ),
     Setting("max_downloads", "MLX_MANAGER_MAX_DOWNLOADS", "3", "Downloads at the same time.", _whole(1, 64)),
-    Setting("connections", "MLX_MANAGER_CONNECTIONS", "16", "Most connections of one download.", _whole(1, 64)),
+    Setting("connections", "MLX_MANAGER_CONNECTIONS", "32", "Most connections of one download.", _whole(1, 64)),
     Setting(
         "total_connections",
         "MLX_MANAGER_TOTAL_CONNECTIONS",
-        "32",
+        "64",
         "Most connections of all downloads together, shared evenly.",
         _whole(1, 256),
     ),

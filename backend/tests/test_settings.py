@@ -25,7 +25,7 @@ def test_the_table_has_each_field_once_and_in_order() -> None:
 
 def test_defaults() -> None:
     settings = Settings.load({})
-    assert (settings.host, settings.port, settings.max_downloads, settings.connections) == ("127.0.0.1", 10242, 3, 16)
+    assert (settings.host, settings.port, settings.max_downloads, settings.connections) == ("127.0.0.1", 10242, 3, 32)
     assert (settings.size_check_s, settings.hub_timeout_s, settings.stall_s) == (30.0, 10.0, 10.0)
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
     assert (settings.hf_endpoint, settings.hf_hub_offline) == ("https://huggingface.co", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from mlx_manager.errors import HubTrouble, TokenRejected
@@ -24,6 +25,9 @@ from mlx_manager.services.transfer import (
 from mlx_manager.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+TOKEN_KEPT_S = 1.0
+"""A login counts after this time for the bytes too: they are asked for up to a thousand times a second."""
 
 
 class Transfers:
@@ -47,6 +51,7 @@ class Transfers:
         self._hide = hide
         self._pool = ConnectionPool(settings.total_connections)
         self._token: str | None = None
+        self._token_read_at = -TOKEN_KEPT_S
 
     def make(self, task_id: str, jobs: Sequence[FileJob]) -> Transfer:
         """`services.ports.MakeTransfer`."""
@@ -99,8 +104,12 @@ class Transfers:
         """The person's token, where the URL lies on the Hub itself; a CDN never gets it."""
         if not self._hub.owns(url):
             return None
+        now = time.monotonic()
+        if now - self._token_read_at < TOKEN_KEPT_S:
+            return self._token
         try:
             self._token = self._hub.token()
+            self._token_read_at = now
         except HubTrouble as error:
             # It was to be renewed and could not: the one from before may still do.
             logger.warning("%s %s", error.detail, error.advice)

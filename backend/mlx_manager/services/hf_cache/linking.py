@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,13 +44,21 @@ def write_ref(folders: RepoFolders, revision: str, commit: str) -> None:
 def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *, symlinks: bool) -> Path:
     """Put every file of the plan into its snapshot, from the place of its etag. Raises OSError, CacheFailed."""
     snapshot = folders.snapshot(plan.commit)
+    made: dict[str, Path] = {}
+    ways: dict[tuple[str, str], str] = {}
     for file in plan.files:
         source = contents[file.etag]
-        if not source.is_file() or source.stat().st_size != file.size:
+        if _file_size(source) != file.size:
             raise CacheFailed(f"The content of {file.path} is not there: {source} is missing or of a wrong size.")
-        target = make_parents(folders, plan.commit, file.path)
+        above, _, name = file.path.rpartition("/")
+        if above not in made:
+            made[above] = make_parents(folders, plan.commit, file.path).parent
+        target = made[above] / name
         if symlinks:
-            _symlink(folders, source, target)
+            ends = str(source.parent), str(target.parent)
+            if ends not in ways:
+                ways[ends] = os.path.relpath(*ends)
+            _symlink(folders, Path(ways[ends], source.name), target)
         elif source != target:
             _copy(folders, source, target, file.size)
     return snapshot
@@ -69,8 +78,16 @@ def make_parents(folders: RepoFolders, commit: str, path: str) -> Path:
     return folder / PurePosixPath(path).name
 
 
-def _symlink(folders: RepoFolders, source: Path, target: Path) -> None:
-    way = Path(os.path.relpath(source, target.parent))
+def _file_size(path: Path) -> int | None:
+    """None for what is no file."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _symlink(folders: RepoFolders, way: Path, target: Path) -> None:
     try:
         target.symlink_to(way)
     except FileExistsError:

@@ -40,7 +40,6 @@ class Connections:
 
     def __init__(
         self,
-        files: Sequence[Gathering],
         wire: Wire,
         stages: Stages,
         limits: TransferLimits,
@@ -48,14 +47,13 @@ class Connections:
         pool: ConnectionPool,
         throttles: Sequence[Throttle] = (),
     ) -> None:
-        self._files = files
         self._wire = wire
         self._stages = stages
         self._limits = limits
         self._log = log
         self._pool = pool
         self._throttles = throttles
-        self._parallelism = Parallelism(limits.first_connections, limits.connections)
+        self._parallelism = Parallelism(stages.first_connections, limits.connections)
         self._siblings = Siblings(limits)
         self._fetches: list[Fetch] = []
         self._paused: list[Fetch] = []
@@ -76,7 +74,7 @@ class Connections:
     @property
     def due(self) -> bool:
         """Bytes are owed to us: some file still misses some."""
-        return any(file.owed for file in self._files)
+        return any(file.owed for file in self._stages.open)
 
     def silent_s(self, now: float) -> float:
         """For how long no byte came, though nothing kept us from asking."""
@@ -84,7 +82,7 @@ class Connections:
 
     def wanted_files(self) -> int:
         """How many more files should be taken up so that no connection is idle."""
-        ready = sum(1 for file in self._files if file.stage is Stage.FETCHING and (file.work or file.active))
+        ready = sum(1 for file in self._stages.open if file.stage is Stage.FETCHING and (file.work or file.active))
         return max(0, self._allowed - ready)
 
     def replace_at(self, now: float) -> float:
@@ -93,7 +91,7 @@ class Connections:
 
     def waits_for(self, now: float) -> Trouble | None:
         """What keeps files from being asked for now; of several, what ends first."""
-        waits = (self._wait_of(file, now) for file in self._files if file.owed and not file.active)
+        waits = (self._wait_of(file, now) for file in self._stages.open if file.owed and not file.active)
         return min((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
 
     def _wait_of(self, file: Gathering, now: float) -> Trouble | None:
@@ -120,7 +118,7 @@ class Connections:
         self._parallelism.note(now, self.received, self._finished, busy=busy)
 
     def _give_work(self, now: float) -> None:
-        for file in self._files:
+        for file in self._stages.open:
             while self.count < self._allowed and file.wants_connection and self._wait_of(file, now) is None:
                 self._open(file, *file.work.take(self._limits.piece_bytes))
             if self.count >= self._allowed:

@@ -70,6 +70,7 @@ class CurlTransfer:
         self._thread = threading.Thread(target=self._main, name=f"transfer-{task_id[:8]}", daemon=True)
         self._wire: Wire | None = None
         self._rate = RateWindow()
+        self._progress = {file: _progress(file) for file in self._files}
         first = Sample(0, 0, 0, 0.0, None, None, 0, Phase.CONNECTING, "Preparing.", time.time(), None)
         # One attribute, so that other threads never see the one without the other.
         self._sampled: tuple[Sample, float] = first, 0.0
@@ -105,7 +106,7 @@ class CurlTransfer:
         hasher = HashThread("hash", lambda item: self._post(lambda: stages.hashed(item)))
         disk = DiskThread("disk", lambda key, error: self._post(lambda: stages.on_disk(key, error)))
         stages = Stages(self._files, hasher, disk, self._limits, self._verified, self._log)
-        connections = Connections(self._files, wire, stages, self._limits, self._log, self._pool, self._throttles)
+        connections = Connections(wire, stages, self._limits, self._log, self._pool, self._throttles)
         hasher.start()
         disk.start()
         try:
@@ -117,7 +118,7 @@ class CurlTransfer:
                 wire.run(connections.due_in(ROUND_S))
                 self._take_posts()
                 connections.look_after()
-                stages.sync_now_and_then()
+                stages.tend()
         finally:
             try:
                 connections.close()
@@ -157,7 +158,7 @@ class CurlTransfer:
         if now - sampled_at < SAMPLE_EVERY_S and not final:
             return
         files = self._files
-        done = sum(file.done_bytes for file in files)
+        done = stages.done_bytes
         # What was found here grows as files are opened; it must not look like speed.
         reused = stages.reused_bytes
         self._rate.add(now, connections.received)
@@ -172,6 +173,10 @@ class CurlTransfer:
         )
         saying = narrate(moment, self._limits)
         wall = time.time()
+        # Thousands of files may wait or be done: only of those that moved is anything made anew.
+        for file in stages.changed.union(stages.open):
+            self._progress[file] = _progress(file)
+        stages.changed.clear()
         sample = Sample(
             downloaded_bytes=done,
             reused_bytes=reused,
@@ -185,6 +190,10 @@ class CurlTransfer:
             since=before.since if before.phase is saying.phase else wall,
             deadline=None if saying.deadline is None else wall + saying.deadline - now,
             connections=connections.count,
-            files=tuple(FileProgress(f.job.path, f.job.size, f.done_bytes, f.state) for f in files),
+            files=tuple(self._progress.values()),
         )
         self._sampled = sample, now
+
+
+def _progress(file: Gathering) -> FileProgress:
+    return FileProgress(file.job.path, file.job.size, file.done_bytes, file.state)

@@ -13,8 +13,12 @@ from mlx_manager.services.transfer.backoff import Backoff
 from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.hashing import FrontHash
 from mlx_manager.services.transfer.limits import TransferLimits
-from mlx_manager.services.transfer.part import Part
+from mlx_manager.services.transfer.part import Part, SmallPart
 from mlx_manager.services.transfer.source import Source
+
+
+SMALL = 256 * 1024
+"""Bytes. Such files come in hundreds: what is done for each one costs more than its bytes."""
 
 
 class Stage(StrEnum):
@@ -47,11 +51,15 @@ class Gathering:
         limits: TransferLimits,
         token_for: Callable[[str], str | None],
         mirrors: Sequence[str] = (),
+        *,
+        by_others: bool = False,
     ) -> None:
+        """``by_others``: another process writes the part, so it must be a file from the start."""
         self.job = job
         self.stage = Stage.WAITING
         self.source = Source(job.url, token_for, mirrors)
-        self.part = Part(job.part, job.target.name, job.size)
+        kind = SmallPart if self.is_small and not by_others else Part
+        self.part = kind(job.part, job.target.name, job.size)
         self.work = WorkList([])
         self.active = 0
         self.backoff = Backoff(limits.backoff_first_s, limits.backoff_max_s)
@@ -95,6 +103,11 @@ class Gathering:
         return self.stage is Stage.FETCHING and self.part.have.total < self.job.size
 
     @property
+    def is_small(self) -> bool:
+        """It takes a round trip and no time."""
+        return self.job.size <= SMALL
+
+    @property
     def wants_connection(self) -> bool:
         """There is a range to ask for, and asking now makes sense: the first answer shows where the bytes are, and
         until it came one request is enough."""
@@ -113,7 +126,9 @@ class Gathering:
     def try_lock(self) -> bool:
         """Hold the cache's own lock of this blob, as `hf` does while it downloads. Raises OSError."""
         if self._lock is None:
-            self.job.lock.parent.mkdir(parents=True, exist_ok=True)
+            # Without its folder the lock could never be had, and this would be mistaken for somebody who holds it.
+            if not self.job.lock.parent.is_dir():
+                self.job.lock.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.job.lock, mode=0o664, thread_local=False)
         try:
             self._lock.acquire(blocking=False)

@@ -48,6 +48,31 @@ class FrontHash:
     def complete(self) -> bool:
         return self.hashed == self.size
 
+    def read_on(self, buffer: memoryview) -> bool:
+        """Hash the next block, where there is one before the front. False: cancelled, or it went wrong (``error``)."""
+        # The guard spans the read, so that a cancelled item's descriptor is never read after it was closed.
+        with self.guard:
+            if self.cancelled:
+                return False
+            try:
+                got = os.preadv(self.fd, [buffer[: min(len(buffer), self.front - self.hashed)]], self.hashed)
+            except OSError as error:
+                self.error = error
+                return False
+        if got == 0:
+            self.error = OSError("the file ended before its size")
+            return False
+        self.hash.update(buffer[:got])
+        self.hashed += got
+        return True
+
+    def take(self, content: bytes) -> None:
+        """Hash the whole of a small file at once, on the caller's thread."""
+        self.hash.update(content)
+        self.hashed = self.front = len(content)
+        if self.hashed < self.size:
+            self.error = OSError("the file ended before its size")
+
 
 class HashThread:
     """One thread for all files of a download. ``on_complete`` is called on it when a file's last byte was hashed."""
@@ -91,23 +116,10 @@ class HashThread:
             self._follow(item, buffer)
 
     def _follow(self, item: FrontHash, buffer: memoryview) -> None:
-        while item.hashed < item.front:
-            # The guard spans the read, so that a cancelled item's descriptor is never read after it was closed.
-            with item.guard:
-                if item.cancelled:
-                    return
-                try:
-                    got = os.preadv(item.fd, [buffer[: min(BLOCK, item.front - item.hashed)]], item.hashed)
-                except OSError as error:
-                    item.error = error
-                    break
-            if got == 0:
-                item.error = OSError("the file ended before its size")
-                break
-            item.hash.update(buffer[:got])
-            item.hashed += got
-            if not self._queue.empty():
-                break
+        while item.hashed < item.front and item.read_on(buffer) and self._queue.empty():
+            pass
+        if item.cancelled:
+            return
         if item.error is not None or item.complete:
             self._on_complete(item)
         elif item.hashed < item.front:

@@ -22,7 +22,7 @@ class TransferLimits:
     ``lag_most_s``), is replaced. A rest of ``split_bytes`` or more is shared with a connection that has nothing to do.
     """
 
-    connections: int = 16
+    connections: int = 32
     first_connections: int = 8
     lag_share: float = 0.15
     lag_least_s: float = 0.6
@@ -42,4 +42,4 @@ class TransferLimits:
     hash_attempts: int = 3
     refusals: int = 5
     lock_poll_s: float = 0.25
-    open_files: int = 32
+    open_files: int = 64

@@ -87,6 +87,9 @@ class Part:
     def dirty(self) -> bool:
         return self._changes != self._synced
 
+    def settle(self) -> None:
+        """Before a ``sync``: what is not in the file yet is written to it."""
+
     def sync(self, have: list[tuple[int, int]], changes: int) -> None:
         """Make ``have``, the truth after ``changes``, durable, then say so in the journal: in this order, or the
         journal would lie after a crash."""
@@ -104,6 +107,13 @@ class Part:
         """How often something was written or forgotten."""
         return self._changes
 
+    def content(self) -> bytes:
+        """All of a small file."""
+        return os.pread(self.fd, self.size, 0)
+
+    def make_durable(self) -> None:
+        data_sync(self.fd)
+
     def publish(self, target: Path) -> None:
         """Put the file in its place in one step. The caller has made its bytes durable, and does so with the folder."""
         self.path.replace(target)
@@ -115,6 +125,47 @@ class Part:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class SmallPart(Part):
+    """A part that is kept in memory until it is whole, so that it is made, written and synced away from the transfer's
+    thread; one that takes longer than a moment is settled, and from then on like any other."""
+
+    _memory: bytearray | None = None
+
+    def open(self) -> None:
+        if self.path.exists():
+            super().open()
+        else:
+            self._memory = bytearray(self.size)
+
+    def _write(self, views: list[memoryview], offset: int) -> None:
+        if self._memory is None:
+            super()._write(views, offset)
+            return
+        for view in views:
+            self._memory[offset : offset + len(view)] = view
+            offset += len(view)
+
+    def settle(self) -> None:
+        if self._memory is not None:
+            self._make()
+
+    def content(self) -> bytes:
+        return super().content() if self._memory is None else bytes(self._memory)
+
+    def make_durable(self) -> None:
+        self.settle()
+        super().make_durable()
+
+    def _make(self) -> None:
+        """Into the file, under the same name as any part: what ends here in the middle is taken up as one."""
+        memory = self._memory
+        assert memory is not None
+        self.journal.remove()
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        super()._write([memoryview(memory)], 0)
+        self._memory = None
 
 
 def xet_part(part: Path) -> Path:

@@ -6,8 +6,8 @@ import errno
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,10 @@ from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.gathering import Gathering, Stage
 from mlx_manager.services.transfer.hashing import FrontHash, HashThread
 from mlx_manager.services.transfer.limits import TransferLimits
-from mlx_manager.services.transfer.part import data_sync, sync_folder
+from mlx_manager.services.transfer.publishing import Publisher
 
-SYNCS_AT_ONCE = 8
 WORTH_A_LINE = 1 << 20
+"""Bytes. Of hundreds of smaller files a line for all that came together is enough of a story."""
 
 
 class Stages:
@@ -43,12 +43,17 @@ class Stages:
         self._limits = limits
         self._verified = verified
         self._log = log
-        self._waiting = list(files)
+        self._publisher = Publisher(disk, verified)
+        self._waiting = deque(files)
         self._locked_out: list[Gathering] = []
-        self._right: list[Gathering] = []
-        self._publishing: list[Gathering] = []
+        self._ripe: list[Gathering] = []
         self._ask_locks_at = 0.0
         self._sync_at = time.monotonic() + limits.sync_every_s
+        self._finished_bytes = 0
+        self.open: list[Gathering] = []
+        """Those that hold descriptors, in the order that they were taken up. All others wait or are done."""
+        self.changed: set[Gathering] = set()
+        """Whose progress is another than before; whoever shows it empties this."""
         self.files_done = 0
 
     @property
@@ -56,8 +61,18 @@ class Stages:
         return self.files_done == len(self._files)
 
     @property
+    def first_connections(self) -> int:
+        """How many to begin with. Small files wait for round trips and not for the line, and ask little of anybody."""
+        mostly_small = sum(file.is_small for file in self._files) * 2 > len(self._files)
+        return self._limits.first_connections * (2 if mostly_small else 1)
+
+    @property
     def reused_bytes(self) -> int:
         return sum(file.reused for file in self._files)
+
+    @property
+    def done_bytes(self) -> int:
+        return self._finished_bytes + sum(file.done_bytes for file in self.open)
 
     def advance(self, wanted: int) -> None:
         """Take up files, in order, until ``wanted`` more have something to fetch, or too many are open."""
@@ -66,13 +81,14 @@ class Stages:
         now = time.monotonic()
         if self._locked_out and now >= self._ask_locks_at:
             self._ask_locks_at = now + self._limits.lock_poll_s
-            self._waiting = [*self._locked_out, *self._waiting]
+            self._waiting.extendleft(reversed(self._locked_out))
             self._locked_out = []
-        room = self._limits.open_files - sum(1 for file in self._files if file.is_open)
-        while self._waiting and wanted > 0 and room > 0:
-            file = self._waiting.pop(0)
+        while self._waiting and wanted > 0 and len(self.open) < self._limits.open_files:
+            file = self._waiting.popleft()
             self._take_up(file)
-            room -= file.is_open
+            self.changed.add(file)
+            if file.is_open:
+                self.open.append(file)
             wanted -= bool(file.work)
 
     def _take_up(self, file: Gathering) -> None:
@@ -96,7 +112,7 @@ class Stages:
             self._log.warning("%s: the cache holds it with a wrong size; it is fetched again", file.job.path)
             self._begin(file)
         elif self._verified.is_verified(target):
-            self._use_present(file)
+            self._use_present(file, known=True)
         else:
             self._log.info("%s: is here already; checking its bytes", file.job.path)
             file.stage = Stage.CHECKING
@@ -106,7 +122,6 @@ class Stages:
     def _begin(self, file: Gathering) -> None:
         file.begin()
         kept = f", {words.size(file.reused)} of it kept from before" if file.reused else ""
-        # Of hundreds of small files a line each at their end is enough of a story.
         level = logging.INFO if file.job.size >= WORTH_A_LINE else logging.DEBUG
         self._log.log(level, "%s: begun, %s%s", file.job.path, words.size(file.job.size), kept)
         self._hash(file)
@@ -120,7 +135,11 @@ class Stages:
         if file.hash is None:
             return
         front = file.job.size if file.stage is Stage.CHECKING else file.part.have.front
-        if front > file.hash.front or file.job.size == 0:
+        if file.is_small:
+            # Cheaper done than handed to another thread; but not here, in the middle of libcurl's call.
+            if front == file.job.size:
+                self._ripe.append(file)
+        elif front > file.hash.front:
             self._hasher.advance(file.hash, front)
 
     def hashed(self, item: FrontHash) -> None:
@@ -135,8 +154,7 @@ class Stages:
             self._checked(file, right)
         elif right:
             file.stage = Stage.PUBLISHING
-            self._right.append(file)
-            self._publish_next()
+            self._publisher.add(file, time.monotonic())
         else:
             self._wrong(file)
 
@@ -144,7 +162,7 @@ class Stages:
         self._drop_hash(file)
         file.part.close()
         if right:
-            self._use_present(file)
+            self._use_present(file, known=False)
             return
         self._log.warning("%s: the bytes in the cache are not what the Hub says; fetched again", file.job.path)
         try:
@@ -176,35 +194,40 @@ class Stages:
         file.work = WorkList(file.part.have.gaps(file.job.size))
         self._hash(file)
 
-    def _publish_next(self) -> None:
-        """All files that are right by now, in one go: many small ones cost the disk little more than one."""
-        if self._right and not self._publishing:
-            self._publishing, self._right = self._right, []
-            self._disk.submit((self._publishing[0], "publish"), partial(publish, self._publishing, self._verified))
-
     def _published(self) -> None:
-        for file in self._publishing:
+        files = self._publisher.done()
+        together = len(files) > 1
+        for file in files:
             self._drop_hash(file)
             file.part.close()
-            self._finish(file, f"verified ({file.job.digest.algorithm}) and in place")
-        self._publishing = []
-        self._publish_next()
+            how = f"verified ({file.job.digest.algorithm}) and in place"
+            self._finish(file, how, told=not together or file.job.size >= WORTH_A_LINE)
+        small = sum(file.job.size < WORTH_A_LINE for file in files)
+        if together and small:
+            said = words.count(small, "small file")
+            self._log.info("%s verified and in place (%d of %d)", said, self.files_done, len(self._files))
 
-    def _use_present(self, file: Gathering) -> None:
-        """The blob is here and right. A part of ours that is left over from before is of no use any more."""
+    def _use_present(self, file: Gathering, *, known: bool) -> None:
+        """The blob is here and right; ``known``: not just found out. A part of ours that is left over from before is
+        of no use any more."""
         file.reused = file.job.size
         file.stage = Stage.PUBLISHING
-        self._disk.submit((file, "tidy"), lambda: self._tidy(file))
+        self._disk.submit((file, "tidy"), lambda: self._tidy(file, known))
 
-    def _tidy(self, file: Gathering) -> None:
+    def _tidy(self, file: Gathering, known: bool) -> None:
         file.part.remove()
-        self._verified.remember([file.job.target])
+        if not known:
+            self._verified.remember([file.job.target])
 
-    def _finish(self, file: Gathering, how: str) -> None:
+    def _finish(self, file: Gathering, how: str, *, told: bool = True) -> None:
         file.stage = Stage.DONE
         file.unlock()
+        self.open.remove(file)
+        self.changed.add(file)
         self.files_done += 1
-        self._log.info("%s: %s (%d of %d)", file.job.path, how, self.files_done, len(self._files))
+        self._finished_bytes += file.job.size
+        level = logging.INFO if told else logging.DEBUG
+        self._log.log(level, "%s: %s (%d of %d)", file.job.path, how, self.files_done, len(self._files))
 
     def on_disk(self, key: tuple[Gathering, str], error: Exception | None) -> None:
         """The disk thread did a job for a file."""
@@ -220,27 +243,40 @@ class Stages:
         elif what == "tidy":
             self._finish(file, "was in place already")
 
-    def sync_now_and_then(self) -> None:
-        """Have what came since the last time made durable: this is the most that a crash can cost."""
+    def tend(self) -> None:
+        """Once a round: what came is hashed, put away, or made durable."""
+        # Once each, although the last bytes of a file may have come over two connections.
+        ripe, self._ripe = dict.fromkeys(self._ripe), []
+        for file in ripe:
+            if file.hash is not None and file.stage in (Stage.CHECKING, Stage.FETCHING):
+                file.hash.take(file.part.content())
+                self.hashed(file.hash)
         now = time.monotonic()
+        self._publisher.tend(now, last=not self._waiting and all(f.stage is Stage.PUBLISHING for f in self.open))
         if now >= self._sync_at:
             self._sync_at = now + self._limits.sync_every_s
             self._sync()
 
     def _sync(self) -> None:
-        for file in self._files:
+        """Have what came since the last time made durable: this is the most that a crash can cost."""
+        for file in self.open:
             if file.stage is Stage.FETCHING and file.part.dirty and not file.syncing:
                 file.syncing = True
+                try:
+                    file.part.settle()
+                except OSError as error:
+                    raise disk_error(error, file.job.size) from error
                 self._disk.submit((file, "sync"), partial(file.part.sync, list(file.part.have), file.part.changes))
 
     def close_down(self) -> None:
         """No more bytes come: journal what is here. What a sync under way leaves out, the next one takes."""
-        for file in self._files:
+        for file in self.open:
             file.syncing = False
         self._sync()
 
     def release(self) -> None:
         """Both helper threads have ended."""
+        self._publisher.close()
         for file in self._files:
             file.part.close()
             file.unlock()
@@ -249,23 +285,6 @@ class Stages:
         if file.hash is not None:
             self._hasher.cancel(file.hash)
             file.hash = None
-
-
-def publish(files: Sequence[Gathering], verified: VerifiedBlobs) -> None:
-    """Bytes first, then names, then the folders that hold the names: after a power cut no name stands for nothing."""
-    if len(files) > 1:
-        with ThreadPoolExecutor(min(SYNCS_AT_ONCE, len(files))) as pool:
-            for done in [pool.submit(data_sync, file.part.fd) for file in files]:
-                done.result()
-    else:
-        data_sync(files[0].part.fd)
-    for file in files:
-        file.part.publish(file.job.target)
-    for folder in {file.job.target.parent for file in files}:
-        sync_folder(folder)
-    for file in files:
-        file.part.journal.remove()
-    verified.remember([file.job.target for file in files])
 
 
 def disk_error(error: OSError, needed: int) -> DiskError:

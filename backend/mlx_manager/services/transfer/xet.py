@@ -95,7 +95,9 @@ class XetTransfer:
         self._token_for = token_for
         self._verified = verified
         self._throttles = throttles
-        self._files = [Gathering(replace(job, part=xet_part(job.part)), limits, token_for) for job in jobs]
+        self._files = [
+            Gathering(replace(job, part=xet_part(job.part)), limits, token_for, by_others=True) for job in jobs
+        ]
         self._total = sum(job.size for job in jobs)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -145,7 +147,7 @@ class XetTransfer:
                 self._take_posts(ROUND_S)
                 if fetching is not None:
                     fetching.look_after()
-                stages.sync_now_and_then()
+                stages.tend()
             if fetching is not None and stages.all_done:
                 fetching.finish()
         finally:
