@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_manager.errors import DataDirNotWritable
+from mlx_manager.task_context import current_task_id
 
 HIDDEN = "[hidden]"
 FILE_ONLY = {"file_only": True}
@@ -113,7 +114,7 @@ class JsonFormatter(TextFormatter):
 
 
 def _task_id(record: logging.LogRecord) -> str:
-    return str(getattr(record, "task_id", None) or NO_TASK)
+    return str(getattr(record, "task_id", None) or current_task_id() or NO_TASK)
 
 
 class _Calm(logging.Handler):

@@ -332,4 +332,7 @@ def test_the_log_of_a_download_can_be_followed(tmp_path: Path, hub: HubServer) -
     for word in ("Accepted", "asking the Hub", "sizes known", "model.safetensors", "Done"):
         assert any(word in line for line in story), word
     assert any(f"DEBUG   {task_id} GET {MODELS}/download/{task_id}/status: 200" in line for line in story)
+    whole = lines[lines.index(story[0]) : lines.index(story[-1]) + 1]
+    assert any("/api/models/" in line and "127.0.0.1" in line for line in whole), "what the Hub was asked is told too"
+    assert [line for line in whole if f" {task_id} " not in line] == [], "whoever wrote it, it is about this download"
     assert Redactor().clean("\n".join(lines)) == "\n".join(lines)

@@ -161,12 +161,14 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = 500
+        status, about = 500, scope["path"]
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, about
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Whoever asks for a new download learns from the answer which one it is.
+                about = Headers(raw=message["headers"]).get("location", about)
             await send(message)
 
         try:
@@ -174,7 +176,7 @@ class RequestLog:
         finally:
             took_ms = (time.perf_counter() - begun) * 1000
             where = f"{scope['method']} {scope['path']}"
-            logger.debug("%s: %s in %.1f ms", where, status, took_ms, extra=_task(scope["path"]))
+            logger.debug("%s: %s in %.1f ms", where, status, took_ms, extra=_task(about))
 
 
 def _task(path: str) -> Mapping[str, str]:

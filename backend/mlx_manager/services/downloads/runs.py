@@ -16,6 +16,7 @@ from mlx_manager.services.downloads.broadcast import Broadcast
 from mlx_manager.services.downloads.ledger import Ledger
 from mlx_manager.services.downloads.live import Live, Registry, Run
 from mlx_manager.services.ports import Execute, Runner, Ticket
+from mlx_manager.task_context import working_for
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +106,9 @@ class Runs:
             if live.gone or run is None or run.taken or run.over or not live.download.status.is_active:
                 return
             run.taken = True
-        work = self._execute(task_id, run.epoch, partial(self._report, live, run))
-        worker, told_to_stop = await _until_still(work, f"worker {task_id}")
+        with working_for(task_id):
+            work = self._execute(task_id, run.epoch, partial(self._report, live, run))
+            worker, told_to_stop = await _until_still(work, f"worker {task_id}")
         # No waiting from here on: with this step the run is over, and the download is free for the next.
         self._ended(live, run, worker, told_to_stop)
 

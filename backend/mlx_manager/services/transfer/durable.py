@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mlx_manager.task_context import in_context
+
 Job = Callable[[], object]
 
 
@@ -16,7 +18,7 @@ class DiskThread:
     def __init__(self, name: str, on_done: Callable[[Any, Exception | None], None]) -> None:
         self._on_done = on_done
         self._queue: queue.SimpleQueue[tuple[Any, Job] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=in_context(self._run), name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

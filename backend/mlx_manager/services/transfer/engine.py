@@ -31,6 +31,7 @@ from mlx_manager.services.transfer.outcome import settle
 from mlx_manager.services.transfer.sharing import ConnectionPool, Throttle
 from mlx_manager.services.transfer.stages import Stages
 from mlx_manager.services.transfer.wire import Wire, WireOptions
+from mlx_manager.task_context import in_context
 
 ROUND_S = 0.1
 SAMPLE_EVERY_S = 0.1
@@ -67,7 +68,7 @@ class CurlTransfer:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._result: Future[None] = Future()
-        self._thread = threading.Thread(target=self._main, name=f"transfer-{task_id[:8]}", daemon=True)
+        self._thread = threading.Thread(target=in_context(self._main), name=f"transfer-{task_id[:8]}", daemon=True)
         self._wire: Wire | None = None
         self._rate = RateWindow()
         self._progress = {file: _progress(file) for file in self._files}

@@ -21,6 +21,7 @@ from mlx_manager.domain.states import Phase
 from mlx_manager.errors import HashMismatch, MlxManagerError, SourceRejected, TransferError
 from mlx_manager.services.ports import FileJob, Transfer
 from mlx_manager.services.transfer.part import remove_part, xet_part
+from mlx_manager.task_context import in_context
 
 LOOK_EVERY_S = 0.1
 # Silence with a cause of its own, told as such, which another engine would not end.
@@ -121,7 +122,7 @@ class FailoverTransfer:
         self._guard = threading.Lock()
         self._stopping = threading.Event()
         self._result: Future[None] = Future()
-        self._thread = threading.Thread(target=self._main, name=f"legs-{task_id[:8]}", daemon=True)
+        self._thread = threading.Thread(target=in_context(self._main), name=f"legs-{task_id[:8]}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -16,7 +16,6 @@ from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.part import Part, SmallPart
 from mlx_manager.services.transfer.source import Source
 
-
 SMALL = 256 * 1024
 """Bytes. Such files come in hundreds: what is done for each one costs more than its bytes."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlx_manager.domain.plan import Digest
+from mlx_manager.task_context import in_context
 
 BLOCK = 512 * 1024
 
@@ -81,7 +82,7 @@ class HashThread:
         self._on_complete = on_complete
         self._queue: queue.SimpleQueue[FrontHash | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=in_context(self._run), name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -33,6 +33,7 @@ from mlx_manager.services.transfer.part import xet_part
 from mlx_manager.services.transfer.sharing import Throttle
 from mlx_manager.services.transfer.stages import Stages, disk_error
 from mlx_manager.services.transfer.xet_process import XetEnd, XetOrder, XetProcess
+from mlx_manager.task_context import in_context
 
 ROUND_S = 0.1
 LATE_S = 1.0
@@ -102,7 +103,7 @@ class XetTransfer:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._result: Future[None] = Future()
-        self._thread = threading.Thread(target=self._main, name=f"xet-{task_id[:8]}", daemon=True)
+        self._thread = threading.Thread(target=in_context(self._main), name=f"xet-{task_id[:8]}", daemon=True)
         self._rate = RateWindow()
         self._received = 0
         self._streams = 0
