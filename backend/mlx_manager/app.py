@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
 from mlx_manager import __version__
+from mlx_manager.connections import MAX_HEAD
 from mlx_manager.routers import access, downloads, events, index, library, limits, models, problems, system
 from mlx_manager.routers.access import Gate
 from mlx_manager.routers.guards import LOOPBACK_NAMES, BodyLimit, RequestBounds, RequestLog, SameSite
@@ -21,7 +22,6 @@ from mlx_manager.wiring import Core
 
 MAX_BODY = 64 * 1024
 MAX_TARGET = 8 * 1024
-MAX_HEAD = 32 * 1024
 HEARTBEAT_S = 15.0
 
 

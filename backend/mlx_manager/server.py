@@ -31,6 +31,7 @@ from starlette.types import Message
 
 from mlx_manager import __version__
 from mlx_manager.app import create_app
+from mlx_manager.connections import MAX_HEAD, USUAL, Connections, Patience, most_connections
 from mlx_manager.errors import PortInUse, StartError
 from mlx_manager.logs import FILE_ONLY, Redactor, logging_to
 from mlx_manager.services.access import Access
@@ -49,6 +50,7 @@ CORE_ENDS_S = 1.2
 """How long the downloads may take to write down where they stand; a disk that stalls may need longer, and is left."""
 LAST_THREADS_S = 0.2
 _BACKLOG = 128
+_CALLS = 256
 
 
 def serve(settings: Settings, *, on_ready: OnReady | None = None) -> None:
@@ -69,10 +71,12 @@ class EmbeddedServer:
     rest until they are asked for: the program came for its own.
     """
 
-    def __init__(self, settings: Settings, *, stderr: bool = False) -> None:
+    def __init__(self, settings: Settings, *, stderr: bool = False, patience: Patience = USUAL) -> None:
         """``settings.port`` 0 takes any free port. ``stderr``: the program wants the log on its terminal too."""
         self._ready: Future[str] = Future()
-        self._process = _Process(settings, on_ready=self._ready.set_result, serving=False, stderr=stderr)
+        self._process = _Process(
+            settings, on_ready=self._ready.set_result, serving=False, stderr=stderr, patience=patience
+        )
         # A daemon: a program that dies of something else must not be held by it; all bytes are safe at any moment.
         self._thread = threading.Thread(target=self._run, name="mlx-manager-server", daemon=True)
 
@@ -100,8 +104,17 @@ class EmbeddedServer:
 class _Process:
     """One life of a server, from the lock to its release. ``serving``: the process is here for this alone."""
 
-    def __init__(self, settings: Settings, *, on_ready: OnReady | None, serving: bool, stderr: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_ready: OnReady | None,
+        serving: bool,
+        stderr: bool,
+        patience: Patience = USUAL,
+    ) -> None:
         self._settings = settings
+        self._patience = patience
         self._on_ready = on_ready
         self._serving = serving
         self._stderr = stderr
@@ -156,7 +169,9 @@ class _Process:
                 if self._on_ready is not None:
                     self._on_ready(url)
 
-            self._uvicorn = _Uvicorn(create_app(core), core, ready)
+            # Beside the streams there are calls, each of a moment.
+            connections = Connections(most_connections(self._settings.max_streams + _CALLS), self._patience)
+            self._uvicorn = _Uvicorn(create_app(core), core, connections, ready)
             # A signal may have come while the core started.
             self._uvicorn.should_exit = self._stopping
             await self._uvicorn.serve(sockets=[listener])
@@ -166,11 +181,12 @@ class _Process:
 class _Uvicorn(uvicorn.Server):
     """uvicorn that says when it answers, and that ends the core and the open streams before it waits for them."""
 
-    def __init__(self, app: FastAPI, core: Core, ready: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, core: Core, connections: Connections, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=connections.protocol,  # type: ignore[arg-type] # what makes one will do where a class is asked for
+                h11_max_incomplete_event_size=MAX_HEAD,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -183,6 +199,7 @@ class _Uvicorn(uvicorn.Server):
         )
         self._app = app
         self._core = core
+        self._connections = connections
         self._ready = ready
 
     @contextmanager
@@ -195,6 +212,12 @@ class _Uvicorn(uvicorn.Server):
         await _answer_once(self._app, self._core.access)
         await super().startup(sockets)
         self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        # Ten times a second.
+        if counter % 10 == 0:
+            self._connections.look_after(self.server_state.connections)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logger.info("Stopping; unfinished downloads keep all they have and go on at the next start.")

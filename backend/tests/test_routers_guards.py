@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -191,12 +190,6 @@ def test_what_is_not_there_is_a_problem_too(api: Api, method: str, path: str, st
     assert path in answer.json["detail"]
     assert answer.json["advice"]
     assert ("allow" in answer.headers) == (status == 405)
-
-
-def test_no_http_at_all_is_refused(api: Api) -> None:
-    with socket.create_connection(("127.0.0.1", _port(api)), timeout=10) as raw:
-        raw.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
-        assert b"400" in raw.recv(100)
 
 
 def test_the_start_page_needs_no_network(api: Api) -> None:
