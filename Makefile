@@ -10,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
 
 BIN := .venv/bin
 
-.PHONY: help serve test check demo e2e bench fmt clean setup setup-e2e
+.PHONY: help serve test check demo e2e torture bench fmt clean setup setup-e2e
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ demo: setup ## Try everything with no network: a hub of its own, generated model
 
 e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (some hundred MB to set up)
 	$(BIN)/pytest backend/e2e -o faulthandler_timeout=900 $(ARGS)
+
+torture: setup ## Kill the server 200 times amid its downloads, and prove that nothing is lost (ten minutes)
+	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m torture $(ARGS)
 
 bench: setup ## Side by side with hf, aria2c and curl against a hub of its own (half an hour; see docs/performance.md)
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,20 +40,13 @@ class Served:
     connections: int
 
 
-class Hub:
-    """`python -m fakes.hub_server` over a folder of models."""
+class HubProcess:
+    """`python -m fakes.hub_server` with these arguments. `trust`: what its certificate is checked against, where it
+    speaks TLS. `commits`: of each model, its commit."""
 
-    def __init__(self, models: Path, certificate: Certificate | None = None) -> None:
-        # Kept beside the models: what goes out by Xet lies on the disk as what goes out by ranges does.
-        xorbs = models.parent / "xorbs"
-        xorbs.mkdir(exist_ok=True)
-        self._command = [sys.executable, "-m", "fakes.hub_server", "--dir", str(models), "--until-eof"]
-        self._command += ["--xet", "--blob-dir", str(xorbs)]
-        self._trust: ssl.SSLContext | None = None
-        self.certificate = certificate
-        if certificate is not None:
-            self._command += ["--tls", str(certificate.cert), str(certificate.key)]
-            self._trust = ssl.create_default_context(cafile=str(certificate.cert))
+    def __init__(self, *arguments: str, trust: ssl.SSLContext | None = None) -> None:
+        self._command = [sys.executable, "-m", "fakes.hub_server", "--until-eof", *arguments]
+        self._trust = trust
         self.url = ""
         self.commits: dict[str, str] = {}
 
@@ -109,18 +102,23 @@ class Hub:
         """How often the network has gone since `calm`."""
         return int(self._ask("GET", "outage")["cuts"])
 
-    def served(self) -> Served:
-        """What went out, once no answer is under way."""
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """The requests since `calm`, as the hub logs them, once no answer is under way."""
         give_up_at = time.monotonic() + BACK_WITHIN_S
         while True:
-            records = self._ask("GET", "log")
+            records: list[dict[str, Any]] = self._ask("GET", "log")
             if all(record["ended_at"] is not None for record in records) or time.monotonic() > give_up_at:
-                return Served(
-                    sent=sum(record["sent"] for record in records),
-                    requests=len(records),
-                    connections=len({record["connection"] for record in records}),
-                )
+                return records
             time.sleep(0.02)
+
+    def served(self) -> Served:
+        """What went out, once no answer is under way."""
+        records = self.records()
+        return Served(
+            sent=sum(record["sent"] for record in records),
+            requests=len(records),
+            connections=len({record["connection"] for record in records}),
+        )
 
     def header(self, path: str, name: str) -> str | None:
         """A header of the answer to HEAD."""
@@ -157,6 +155,22 @@ class Hub:
                 return said
             finally:
                 connection.close()
+
+
+class Hub(HubProcess):
+    """A hub over a folder of models."""
+
+    def __init__(self, models: Path, certificate: Certificate | None = None) -> None:
+        # Kept beside the models: what goes out by Xet lies on the disk as what goes out by ranges does.
+        xorbs = models.parent / "xorbs"
+        xorbs.mkdir(exist_ok=True)
+        arguments = ["--dir", str(models), "--xet", "--blob-dir", str(xorbs)]
+        trust: ssl.SSLContext | None = None
+        if certificate is not None:
+            arguments += ["--tls", str(certificate.cert), str(certificate.key)]
+            trust = ssl.create_default_context(cafile=str(certificate.cert))
+        super().__init__(*arguments, trust=trust)
+        self.certificate = certificate
 
 
 def make_certificate(folder: Path) -> Certificate | None:

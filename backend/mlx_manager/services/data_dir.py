@@ -52,7 +52,8 @@ class DataDir:
             raise _not_writable(self.home, error) from error
         try:
             # Left behind by one that was killed: nobody may take it for ours.
-            (self.home / _SERVER).unlink(missing_ok=True)
+            for left in self.home.glob(f"{_SERVER}*"):
+                left.unlink(missing_ok=True)
         except OSError as error:
             self.release()
             raise _not_writable(self.home, error) from error

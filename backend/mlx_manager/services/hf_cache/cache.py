@@ -24,7 +24,7 @@ from mlx_manager.services.hf_cache.layout import (
     prove_writable,
 )
 from mlx_manager.services.hf_cache.library import LibraryReader
-from mlx_manager.services.hf_cache.linking import link_files, make_parents, write_ref, write_tree
+from mlx_manager.services.hf_cache.linking import link_files, make_parents, sweep, write_ref, write_tree
 from mlx_manager.services.ports import BlobPlace
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class HfCache:
         with disk_errors(folders.root):
             for folder in (folders.blobs, folders.snapshots, folders.trees, folders.locks):
                 prove_writable(folder)
+            sweep(folders)
             # These need not be there yet; but once hundreds of gigabytes have come it is late to learn that they are
             # somebody else's.
             for folder in (folders.root, folders.refs, folders.snapshot(plan.commit)):

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from mlx_manager.domain.plan import Plan
 from mlx_manager.services.hf_cache.layout import RepoFolders
+from mlx_manager.services.hf_cache.linking import sweep
 
 
 def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
@@ -39,6 +40,7 @@ def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
                     freed += _remove(folders.blob(etag))
                     # While it is held: whoever waits for it sees that it guards no name any more, and makes a new one.
                     folders.lock(etag).unlink(missing_ok=True)
+        sweep(folders, age_s=1.0)
         _remove_empty(folders, plan.commit)
     return freed
 

@@ -21,6 +21,10 @@ PART = ".part"
 JOURNAL = ".journal"
 XET = ".xet"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+DRAFT = re.compile(r"\.[0-9a-f]{32}\.tmp")
+"""A name of `RepoFolders.temporary`."""
+DRAFT_AGE_S = 60.0
+"""What is still written is younger: a draft lives for milliseconds, and a large copy changes all the time."""
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BARRED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
@@ -76,7 +80,11 @@ class RepoFolders:
 
     def temporary(self) -> Path:
         """A name that nobody else has and no reader of the cache looks at: neither in `snapshots` nor in `refs`."""
-        return self.root / f".{uuid.uuid4().hex}.tmp"
+        return self.root / draft_name()
+
+
+def draft_name() -> str:
+    return f".{uuid.uuid4().hex}.tmp"
 
 
 def check_names(plan: Plan) -> None:
@@ -119,7 +127,7 @@ def prove_writable(folder: Path) -> None:
 
 def has_symlinks(folder: Path) -> bool:
     """Whether the disk of a writable folder knows symbolic links."""
-    probe = folder / f".{uuid.uuid4().hex}.tmp"
+    probe = folder / draft_name()
     try:
         probe.symlink_to("nowhere")
     except OSError as error:

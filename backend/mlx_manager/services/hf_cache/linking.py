@@ -10,13 +10,15 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlx_manager.domain.plan import Plan
 from mlx_manager.errors import CacheFailed
-from mlx_manager.services.hf_cache.layout import RepoFolders
+from mlx_manager.services.hf_cache.layout import DRAFT, DRAFT_AGE_S, RepoFolders
 
 TREE_FORMAT = 1
 
@@ -134,3 +136,13 @@ def _publish(temporary: Path, target: Path) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folders: RepoFolders, age_s: float = DRAFT_AGE_S) -> None:
+    """Remove what a crash has left of files that were about to be put in their place."""
+    for folder in (folders.root, folders.blobs):
+        for path in folder.glob(".*.tmp"):
+            # One that is put in its place at this moment is none any more.
+            with suppress(FileNotFoundError):
+                if DRAFT.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age_s:
+                    path.unlink()

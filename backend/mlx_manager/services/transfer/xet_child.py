@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 from typing import Any
@@ -36,8 +37,17 @@ def main() -> None:
         file.ranges.put((int(start), int(end)))
     if order["report"]:
         file.report()
+    _remove(order["env"]["HF_XET_CACHE"])
     # Not an orderly end, which would wait for the network.
     os._exit(0)
+
+
+def _remove(folder: str) -> None:
+    """Whoever started us would do it, but may have been killed. hf_xet may be making folders there at this moment."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):  # noqa: PTH110 - nothing is imported here that can be done without
+            return
 
 
 class File:

@@ -1,0 +1,73 @@
+"""What a crash leaves in the cache: swept where it is ours for sure, told where it may be somebody's."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.hub_server import HubServer
+from hub_cache import FILES, REPO, everything, fetch, plan_of
+from mlx_manager.services.hf_cache import HfCache
+
+ROOT = "models--mlx-community--Tiny-4bit"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubServer]:
+    with HubServer() as hub:
+        hub.add_model(REPO, FILES)
+        yield hub
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> HfCache:
+    return HfCache(tmp_path / "cache")
+
+
+def draft(folder: Path, age_s: float) -> Path:
+    """As a server that was killed between writing and renaming has left it."""
+    path = folder / f".{uuid.uuid4().hex}.tmp"
+    path.write_text("half")
+    at = time.time() - age_s
+    os.utime(path, (at, at))
+    return path
+
+
+def test_drafts_of_a_crash_go_with_the_next_download_and_young_ones_are_somebody_s(
+    hub: HubServer, cache: HfCache
+) -> None:
+    plan = plan_of(hub)
+    fetch(hub, cache, plan)
+    root = cache.cache_dir / ROOT
+    old, older = draft(root, 120), draft(root / "blobs", 7200)
+    young = draft(root, 5)
+    stranger = root / ".mine.tmp"
+    stranger.write_text("not ours")
+    os.utime(stranger, (0, 0))
+    cache.prepare(plan)
+    assert not old.exists() and not older.exists()
+    assert young.exists() and stranger.exists()
+
+
+def test_a_link_that_was_only_tried_goes_too(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub)
+    cache.prepare(plan)
+    link = cache.cache_dir / ROOT / "blobs" / f".{uuid.uuid4().hex}.tmp"
+    link.symlink_to("nowhere")
+    os.utime(link, (0, 0), follow_symlinks=False)
+    cache.prepare(plan)
+    assert not link.is_symlink()
+
+
+def test_a_cancel_after_a_crash_leaves_nothing_either(hub: HubServer, cache: HfCache) -> None:
+    """A draft would keep the model's folder, and `ls` would go on to name the model."""
+    plan = plan_of(hub)
+    cache.prepare(plan)
+    draft(cache.cache_dir / ROOT, 2)
+    cache.discard(plan)
+    assert everything(cache.cache_dir) == [".locks"]
