@@ -172,6 +172,7 @@ def test_the_words_of_a_wrong_hash_and_of_the_end(desk: Bench, caplog: pytest.Lo
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("mlx_manager")]
     story = [line for line in lines if not line.startswith("GET")]
     assert story[0] == "a.bin: begun, 102.4 kB"
-    assert story[1] == "a.bin: the bytes do not have the hash that the Hub names; fetched again"
+    assert story[1] == "a.bin: the bytes do not have the hash that the Hub names; read again to find which"
+    assert story[2] == "a.bin: some bytes were not what had come before; hashed again"
     assert story[-1] == "a.bin: verified (sha256) and in place (1 of 1)"
     assert {getattr(record, "task_id", None) for record in caplog.records if "transfer" in record.name} == {"test-task"}

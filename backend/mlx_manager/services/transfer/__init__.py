@@ -6,12 +6,12 @@ source        where a file's bytes come from        answers       judging an ans
 part          the .part file                        journal       which of its bytes are durable
 stages        locks, hashes, publication            hashing       the hash that follows the front
 durable       the thread that waits for the disk    wire          libcurl
+repair        which bytes of a wrong file are wrong  publishing    verified files take their place
 narrator      the words for the watchers            limits        the numbers
 extents       sets of byte ranges                   backoff       when to try again
 trust         whose certificates are believed
 xet           the second engine, by Xet             xet_process   hf_xet's own process; xet_child runs there
-failover      both engines as one
-    outcome       how a transfer's thread ends
+failover      both engines as one                   outcome       how a transfer's thread ends
 """
 
 from mlx_manager.services.transfer.engine import CurlTransfer

@@ -38,6 +38,13 @@ class Extents:
         self._ends[low:high] = [end]
         self.total += end - start
 
+    def remove(self, start: int, end: int) -> None:
+        """Take a range out."""
+        kept = [part for a, b in self for part in ((a, min(b, start)), (max(a, end), b)) if part[0] < part[1]]
+        self._starts = [a for a, _ in kept]
+        self._ends = [b for _, b in kept]
+        self.total = sum(b - a for a, b in kept)
+
     @property
     def front(self) -> int:
         """All bytes before this offset are here."""

@@ -14,6 +14,7 @@ from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.hashing import FrontHash
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.part import Part, SmallPart
+from mlx_manager.services.transfer.repair import Repair
 from mlx_manager.services.transfer.source import Source
 
 SMALL = 256 * 1024
@@ -64,6 +65,7 @@ class Gathering:
         self.backoff = Backoff(limits.backoff_first_s, limits.backoff_max_s)
         self.refusals = 0
         self.hash_failures = 0
+        self.repair: Repair | None = None
         self.trouble: Trouble | None = None
         self.hash: FrontHash | None = None
         self.syncing = False

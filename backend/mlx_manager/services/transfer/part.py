@@ -28,6 +28,9 @@ class Part:
         self.resumed_bytes = 0
         self.journal = Journal(path, etag, size)
         self.fd = -1
+        self.differs = False
+        """What came once more was not what had come before."""
+        self._comparing = False
         self._changes = self._synced = 0
 
     def open(self) -> None:
@@ -64,7 +67,10 @@ class Part:
         """Write and count the bytes that are not here yet. What is here is never written again: it may be hashed."""
         end = offset + sum(map(len, chunks))
         for start, stop in self.have.holes(offset, end):
-            self._write(_cut(chunks, start - offset, stop - offset), start)
+            views = _cut(chunks, start - offset, stop - offset)
+            if self._comparing and not self.differs:
+                self.differs = self._read(start, stop) != b"".join(views)
+            self._write(views, start)
             self.have.add(start, stop)
             self._changes += 1
 
@@ -102,6 +108,15 @@ class Part:
         self.have = Extents()
         self._changes += 1
 
+    def doubt(self, start: int, end: int) -> None:
+        """These bytes are to come once more. What is there stays until then, to be compared."""
+        self._comparing, self.differs = True, False
+        self.have.remove(start, end)
+        self._changes += 1
+
+    def _read(self, start: int, end: int) -> bytes:
+        return os.pread(self.fd, end - start, start)
+
     @property
     def changes(self) -> int:
         """How often something was written or forgotten."""
@@ -109,7 +124,7 @@ class Part:
 
     def content(self) -> bytes:
         """All of a small file."""
-        return os.pread(self.fd, self.size, 0)
+        return self._read(0, self.size)
 
     def make_durable(self) -> None:
         data_sync(self.fd)
@@ -151,8 +166,8 @@ class SmallPart(Part):
         if self._memory is not None:
             self._make()
 
-    def content(self) -> bytes:
-        return super().content() if self._memory is None else bytes(self._memory)
+    def _read(self, start: int, end: int) -> bytes:
+        return super()._read(start, end) if self._memory is None else bytes(self._memory[start:end])
 
     def make_durable(self) -> None:
         self.settle()

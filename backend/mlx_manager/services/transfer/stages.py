@@ -20,6 +20,7 @@ from mlx_manager.services.transfer.gathering import Gathering, Stage
 from mlx_manager.services.transfer.hashing import FrontHash, HashThread
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.publishing import Publisher
+from mlx_manager.services.transfer.repair import Repair
 
 WORTH_A_LINE = 1 << 20
 """Bytes. Of hundreds of smaller files a line for all that came together is enough of a story."""
@@ -171,10 +172,32 @@ class Stages:
             raise disk_error(error, file.job.size) from error
 
     def _wrong(self, file: Gathering) -> None:
-        """All bytes came and the hash is wrong. Which of them lie cannot be told from one hash: all are fetched again,
-        from an address asked for anew, a bounded number of times."""
-        file.hash_failures += 1
+        """All bytes came and the hash is wrong. They are read once more, and compared, to find those that lie."""
         self._drop_hash(file)
+        if not self._read_next_share(file):
+            self._read_again(file)
+
+    def _read_next_share(self, file: Gathering) -> bool:
+        """False when the reading has come to its end."""
+        share = file.repair.next_share() if file.repair is not None else None
+        if share is None:
+            return False
+        file.part.doubt(*share)
+        file.reused = min(file.reused, file.part.have.total)
+        file.work = WorkList(file.part.have.gaps(file.job.size))
+        return True
+
+    def _share_came(self, file: Gathering) -> None:
+        """Bytes that were doubted are all here again."""
+        if file.part.differs:
+            self._log.info("%s: some bytes were not what had come before; hashed again", file.job.path)
+            self._hash(file)
+        elif not self._read_next_share(file):
+            self._read_again(file)
+
+    def _read_again(self, file: Gathering) -> None:
+        """A whole reading, the first or a later one, left the hash wrong."""
+        file.hash_failures += 1
         path = file.job.path
         if file.hash_failures >= self._limits.hash_attempts:
             file.stage = Stage.WAITING
@@ -185,14 +208,11 @@ class Stages:
             )
             mismatch.file = path
             raise mismatch
-        self._log.warning("%s: the bytes do not have the hash that the Hub names; fetched again", path)
-        # On the disk thread, behind any sync under way, so that no old line is written after it.
-        file.part.forget()
-        self._disk.submit((file, "forget"), file.part.journal.remove)
-        file.reused = 0
+        self._log.warning("%s: the bytes do not have the hash that the Hub names; read again to find which", path)
         file.source.resolve_again(file.source.address)
-        file.work = WorkList(file.part.have.gaps(file.job.size))
-        self._hash(file)
+        file.repair = Repair(file.job.size, self._limits.piece_bytes)
+        if not self._read_next_share(file):
+            self._hash(file)  # of no bytes: no reading can make that right, and it ends after as many tries
 
     def _published(self) -> None:
         files = self._publisher.done()
@@ -251,6 +271,9 @@ class Stages:
             if file.hash is not None and file.stage in (Stage.CHECKING, Stage.FETCHING):
                 file.hash.take(file.part.content())
                 self.hashed(file.hash)
+        for file in self.open:
+            if file.repair is not None and file.hash is None and file.stage is Stage.FETCHING and not file.owed:
+                self._share_came(file)
         now = time.monotonic()
         self._publisher.tend(now, last=not self._waiting and all(f.stage is Stage.PUBLISHING for f in self.open))
         if now >= self._sync_at:
