@@ -67,6 +67,11 @@ class Settings:
         return self.home / "mlx-manager.db"
 
     @property
+    def hub_memory(self) -> Path:
+        """What the Hub has said, for when it does not answer."""
+        return self.home / "hub-memory"
+
+    @property
     def is_loopback(self) -> bool:
         """Nobody but this machine can reach the server."""
         try:

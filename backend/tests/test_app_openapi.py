@@ -17,7 +17,7 @@ from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Download, FileProgress
 from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Phase, Status
-from mlx_manager.routers import schemas
+from mlx_manager.routers import discovery_schemas, schemas
 from mlx_manager.routers.problems import Problem
 
 MODEL = "test-org/Tiny-1B-4bit"
@@ -73,6 +73,8 @@ def test_every_call_is_in_it(document: dict[str, Any]) -> None:
         f"POST {download}/resume",
         f"POST {download}/cancel",
         f"GET {MODELS}/downloads",
+        f"GET {MODELS}/search",
+        "GET /api/machine",
         f"GET {MODELS}/local",
         f"GET {MODELS}/local/{{model_id}}/delete",
         f"DELETE {MODELS}/local/{{model_id}}",
@@ -137,6 +139,9 @@ def test_what_is_answered_is_what_it_says(api: Api) -> None:
         (schemas.Snapshot, f"{MODELS}/download/{task_id}/status?files=true"),
         (schemas.DownloadsPage, f"{MODELS}/downloads"),
         (schemas.LocalModels, f"{MODELS}/local"),
+        (discovery_schemas.SearchPage, f"{MODELS}/search?q=tiny&sort=size&quant=4&capability=tools"),
+        (discovery_schemas.SearchPage, f"{MODELS}/search"),
+        (discovery_schemas.MachineState, "/api/machine"),
         (schemas.DeletePlan, f"{MODELS}/local/{MODEL}/delete"),
         (schemas.System, "/api/system"),
         (schemas.Health, "/health"),

@@ -300,7 +300,7 @@ def test_a_hung_thread_does_not_keep_the_process_from_ending() -> None:
 def test_outside_of_a_question_nothing_is_asked(hub: HubServer) -> None:
     client = HubClient(hub.url, token=lambda: None)
     with pytest.raises(RuntimeError, match="outside of a Question"):
-        client._api(None).model_info(REPO)
+        client.api(None).model_info(REPO)
     client.close()
     assert not hub.requests()
 

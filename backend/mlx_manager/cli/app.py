@@ -101,6 +101,30 @@ def pull(
 
 
 @app.command()
+def search(
+    text: Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words of the model's name.")] = None,
+    author: Annotated[str | None, typer.Option(help="Only of this user or organisation.")] = None,
+    sort: Annotated[str, typer.Option(help="trending, downloads, likes, updated or size.")] = "trending",
+    family: Annotated[str | None, typer.Option(help="qwen, llama, gemma, …")] = None,
+    quant: Annotated[list[str] | None, typer.Option(help="4-bit, 8, mxfp4, DWQ, …; may be given again.")] = None,
+    fits: Annotated[bool, typer.Option("--fits", help="Only what runs on this machine.")] = False,
+    can: Annotated[
+        list[str] | None, typer.Option(help="vision, tools, thinking, embedding or audio; may be given again.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Not only models in MLX's format.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for models on the Hub, and whether they run here."""
+    from mlx_manager.cli.searching import search as look
+
+    wish: dict[str, object] = {"q": " ".join(text or ()), "author": author, "sort": sort, "family": family}
+    wish |= {"quant": quant, "capability": can, "limit": limit}
+    wish |= {"fits": fits or None, "mlx": False if everything else None}
+    look(Settings.load(), {name: value for name, value in wish.items() if value not in (None, "")}, as_json=as_json)
+
+
+@app.command()
 def ls(as_json: JsonOption = False) -> None:
     """List the models of the Hugging Face cache."""
     from mlx_manager.cli.listing import list_models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ Snapshot = dict[str, Any]
 ANSWER_WITHIN_S = 15.0
 """A pause answers only when the bytes have stopped; anything else answers at once."""
 PASS_S = 60.0
+HUB_WITHIN_S = 75.0
+"""The server itself gives the Hub less."""
 SILENCE_S = 5.0
 """An active download speaks once a second; a stream that is silent for so long is looked after."""
 
@@ -117,6 +119,10 @@ class ApiClient:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+    def search(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of /api/models/search. The Hub is asked, so it may take its time."""
+        return self._call("GET", "/api/models/search", params=dict(params), timeout=HUB_WITHIN_S)
 
     def deletion(self, model_id: str, params: dict[str, str]) -> dict[str, Any]:
         """What `delete` with the same ``params`` (revision, leftovers) would remove."""

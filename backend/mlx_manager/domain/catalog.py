@@ -94,6 +94,12 @@ def estimate_size(model_id: str) -> int | None:
     return None if weights is None else int(weights * _bits(name) / 8)
 
 
+def estimate_weights(model_id: str) -> int | None:
+    """How many parameters the name promises; None where it says nothing."""
+    weights = _weights(model_id.rpartition("/")[2])
+    return None if weights is None else int(weights)
+
+
 def _weights(name: str) -> float | None:
     if _EXPERTS_ALONE.search(name):
         return None

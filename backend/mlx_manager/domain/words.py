@@ -12,6 +12,14 @@ def size(count: float) -> str:
     return f"{count:.2f} TB"
 
 
+def amount(number: float) -> str:
+    """4.02B, 135M, 12.3k, 950."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
 def duration(seconds: float) -> str:
     """42 s, 3 min 20 s, 2 h 05 min; never 0 s, which nobody would say."""
     whole = max(0, round(seconds))

@@ -6,7 +6,7 @@ has one conformance suite in the tests, so that another engine (a job queue, ano
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,29 @@ class BlobPlace:
     blob: Path
     part: Path
     lock: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the Hub said once, as JSON has it; ``at``: when, in seconds since 1970."""
+
+    at: float
+    document: Any
+
+
+class Memory(Protocol):
+    """What the Hub has said, kept for later. All calls block for a small file, from any thread, and never fail: what
+    cannot be kept or read is as if it had never been said."""
+
+    def get(self, kind: str, key: str) -> Kept | None: ...
+
+    def put(self, kind: str, key: str, document: Any) -> Kept: ...
+
+    def all(self, kind: str) -> Iterator[Kept]:
+        """Everything of a kind, newest first."""
+
+    def clear(self) -> None:
+        """Forget everything: what one account was told is not for the next."""
 
 
 class Cache(Protocol):

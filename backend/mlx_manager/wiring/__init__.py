@@ -2,6 +2,7 @@
 
 core.py        everything below the API, started and stopped as one
 transfers.py   how the bytes of a download are fetched
+discovery.py   what there is to find, and whether it runs here
 hub_watch.py   whether the Hub answers
 """
 

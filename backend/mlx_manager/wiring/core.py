@@ -22,9 +22,11 @@ from mlx_manager.services.downloads.worker import DownloadWorker
 from mlx_manager.services.event_bus import InProcessBus
 from mlx_manager.services.hf_cache import HfCache
 from mlx_manager.services.hf_client import HubClient
+from mlx_manager.services.machine import this_machine
 from mlx_manager.services.ports import ProgressBus
 from mlx_manager.settings import Settings
 from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
+from mlx_manager.wiring.discovery import Discovery
 from mlx_manager.wiring.hub_watch import HubWatch
 from mlx_manager.wiring.transfers import Transfers
 
@@ -56,6 +58,7 @@ class Core:
     bus: ProgressBus
     cache: HfCache
     manager: DownloadManager
+    discovery: Discovery
 
     def __init__(
         self,
@@ -161,6 +164,8 @@ class Core:
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
         self.cache = HfCache(s.hf_hub_cache)
+        machine = await asyncio.to_thread(this_machine)
+        self.discovery = Discovery(s, self._hub, self.cache, machine)
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
+from fakes.hub_cards import card_of, config_of, safetensors_of, tags_of
 from fakes.hub_message import Exchange, HubError, Reply, Request
-from fakes.hub_repo import Catalog, Commit, HubFile, Repo, config_of, stamp
+from fakes.hub_repo import Catalog, Commit, HubFile, Repo, stamp
 
 SUBPAGES = ("revision", "tree", "refs", "paths-info")
 SORTS = {"downloads": "downloads", "likes": "likes", "lastModified": "lastModified", "createdAt": "createdAt"}
@@ -70,7 +71,7 @@ class HubApi:
         commit = repo.commit(rest[1]) if len(rest) == 2 else repo.head
         document = describe(repo, commit)
         document["siblings"] = [sibling(file, request.flag("blobs")) for file in commit.files.values()]
-        document["config"] = config_of(commit)
+        document |= {"config": config_of(commit), "cardData": card_of(commit), **_safetensors(commit)}
         document["usedStorage"] = sum(file.content.size for file in commit.files.values())
         if expand := wanted(request):
             document = {key: value for key, value in document.items() if key in {"_id", "id", *expand}}
@@ -107,11 +108,12 @@ class HubApi:
     def _search(self, request: Request, repo_id: str, rest: Sequence[str]) -> Reply:
         self._catalog.check_token(request.token)
         filters = {tag for values in request.query.get("filter", []) for tag in values.split(",") if tag}
+        words = request.ask("search").lower().split()
         found = []
         for repo in self._catalog.visible(request.token):
             document = describe(repo, repo.head)
             if (
-                request.ask("search").lower() in repo.id.lower()
+                all(word in repo.id.lower() for word in words)
                 and request.ask("author") in ("", repo.id.split("/")[0])
                 and request.ask("pipeline_tag") in ("", document["pipeline_tag"])
                 and (not request.ask("gated") or request.flag("gated") == repo.gated)
@@ -120,17 +122,9 @@ class HubApi:
                 found.append((document, repo))
         key = SORTS.get(request.ask("sort"), "trendingScore")
         found.sort(key=lambda pair: pair[0][key], reverse=request.ask("direction", "-1") == "-1")
-        full = request.flag("full")
-        shown = []
-        for document, repo in found:
-            if full:
-                document["siblings"] = [sibling(file, False) for file in repo.head.files.values()]
-            if request.flag("config"):
-                document["config"] = config_of(repo.head)
-            shown.append(document)
         limit = int(request.ask("limit") or self.page_size)
-        page, headers = self._page(request, shown, min(limit, self.page_size))
-        return Reply(200, headers, page)
+        page, headers = self._page(request, found, min(limit, self.page_size))
+        return Reply(200, headers, [listed(request, document, repo) for document, repo in page])
 
     def _page(self, request: Request, entries: list[Any], size: int) -> tuple[list[Any], dict[str, str]]:
         """Return one page and the Link to the next, which repeats the query and adds the cursor."""
@@ -147,6 +141,26 @@ class HubApi:
 def wanted(request: Request) -> list[str]:
     """Return the properties that `expand` names."""
     return [name for key in ("expand", "expand[]") for value in request.query.get(key, []) for name in value.split(",")]
+
+
+def listed(request: Request, document: dict[str, Any], repo: Repo) -> dict[str, Any]:
+    """Return a repo as a search lists it: with what was asked for, and with `expand` with nothing else."""
+    commit = repo.head
+    expand = wanted(request)
+    if request.flag("full") or "siblings" in expand:
+        document["siblings"] = [sibling(file, False) for file in commit.files.values()]
+    if request.flag("config") or "config" in expand:
+        document["config"] = config_of(commit)
+    if request.flag("cardData") or "cardData" in expand:
+        document["cardData"] = card_of(commit)
+    if "safetensors" in expand:
+        document = {**_safetensors(commit), **document}
+    return {key: value for key, value in document.items() if key in {"_id", "id", *expand}} if expand else document
+
+
+def _safetensors(commit: Commit) -> dict[str, Any]:
+    found = safetensors_of(commit)
+    return {"safetensors": found} if found else {}
 
 
 def describe(repo: Repo, commit: Commit) -> dict[str, Any]:
@@ -168,7 +182,9 @@ def describe(repo: Repo, commit: Commit) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "library_name": "mlx",
     }
-    return {**document, **repo.meta}
+    document |= repo.meta
+    document["tags"] = tags_of(commit, document["tags"])
+    return document
 
 
 def sibling(file: HubFile, blobs: bool) -> dict[str, Any]:

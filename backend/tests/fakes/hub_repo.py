@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -206,16 +205,3 @@ class Catalog:
 def stamp(date: datetime) -> str:
     """Return a time as the Hub writes it."""
     return date.strftime("%Y-%m-%dT%H:%M:%S.000Z")
-
-
-def config_of(commit: Commit) -> dict[str, Any]:
-    """Return what the Hub shows of a commit's config.json."""
-    file = commit.files.get("config.json")
-    if file is None:
-        return {}
-    try:
-        config = json.loads(file.content.read(0, file.content.size))
-    except ValueError:
-        return {}
-    shown = ("architectures", "model_type", "quantization_config")
-    return {key: config[key] for key in shown if key in config} if isinstance(config, dict) else {}

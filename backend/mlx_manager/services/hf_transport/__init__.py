@@ -10,7 +10,7 @@ failure in the words of a socket. This package is the network that it is given i
 - `proxies.py`: the proxies of the environment;
 - `choice.py`: which of them a URL goes through, for those who fetch with something else.
 
-Nothing here knows huggingface_hub; `hf_client.py` brings the two together.
+Nothing here knows huggingface_hub; `hf_asking.py` brings the two together.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""`mlx-manager search`: what there is on the Hub, and what of it runs here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_manager.cli.columns import Column, table
+from mlx_manager.cli.connect import Connector
+from mlx_manager.cli.terminal import Teller
+from mlx_manager.domain import words
+from mlx_manager.settings import Settings
+
+FITS = {"fits": "fits", "tight": "tight", "no": "too large", "unknown": "?"}
+
+
+def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> None:
+    """Raises MlxManagerError. ``--json`` prints the answer of /api/models/search."""
+    with Connector(settings) as servers:
+        page = servers.connect().search(wish)
+    if as_json:
+        sys.stdout.write(json.dumps(page, indent=2) + "\n")
+        return
+    out, notes = Teller(sys.stdout), Teller(sys.stderr)
+    columns = [
+        Column("MODEL", shrinks=True),
+        Column("PARAMS", right=True),
+        Column("QUANT"),
+        Column("SIZE", right=True),
+        Column("HERE?"),
+        Column("DOWNLOADS", right=True, yields=True),
+        Column("LICENCE", yields=True),
+    ]
+    if page["models"]:
+        for line in table(columns, [_row(one) for one in page["models"]], out.width, out.glyphs):
+            out.line(line, whole=True)
+    if page["note"]:
+        notes.line(page["note"])
+
+
+def _row(hit: Mapping[str, Any]) -> list[str]:
+    size = "?" if hit["size_bytes"] is None else words.size(hit["size_bytes"])
+    here = {"complete": "downloaded", "partial": "partly"}.get(hit["local"] or "", FITS[hit["fit"]["verdict"]])
+    return [
+        hit["model_id"],
+        "" if hit["params"] is None else words.amount(hit["params"]),
+        hit["quant"]["label"] if hit["quant"] else "",
+        f"~{size}" if hit["size_is_estimate"] else size,
+        here,
+        words.amount(hit["downloads"]),
+        f"{hit['licence'] or ''}{' (gated)' if hit['gated'] else ''}",
+    ]

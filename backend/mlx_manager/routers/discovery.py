@@ -1,0 +1,92 @@
+"""/api/models/search and what belongs to it: models that there are, before any of them is here."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from mlx_manager.domain.search import Place, Sort, Wish
+from mlx_manager.domain.snapshot import moment
+from mlx_manager.routers.deps import CoreDep, fresh
+from mlx_manager.routers.discovery_schemas import MachineState, SearchPage
+from mlx_manager.routers.problems import documented
+
+router = APIRouter(prefix="/api", tags=["discovery"])
+HUB_PROBLEMS = (401, 403, 404, 422, 502, 503, 504, 507)
+
+Text = Annotated[str | None, Query(max_length=200)]
+Count = Annotated[int | None, Query(ge=0, le=1 << 53)]
+Capability = Literal["vision", "tools", "thinking", "embedding", "audio"]
+
+
+@router.get("/models/search", response_model=SearchPage, responses=documented(*HUB_PROBLEMS))
+async def search(
+    core: CoreDep,
+    q: Annotated[str, Query(max_length=200, description="Words of the name.")] = "",
+    author: Text = None,
+    task: Annotated[str | None, Query(max_length=200, description="As the Hub names it: text-generation.")] = None,
+    sort: Sort = Sort.TRENDING,
+    mlx: Annotated[bool, Query(description="Only models in MLX's format.")] = True,
+    family: Annotated[str | None, Query(max_length=80, description="qwen, llama, gemma, …")] = None,
+    quant: Annotated[list[str] | None, Query(max_length=10, description="4-bit, 8, mxfp4, DWQ, bf16, …")] = None,
+    min_params: Count = None,
+    max_params: Count = None,
+    max_size_bytes: Count = None,
+    fits: Annotated[bool, Query(description="Only what runs on this machine.")] = False,
+    licence: Annotated[str | None, Query(max_length=80, description="apache-2.0, mit, …")] = None,
+    gated: bool | None = None,
+    capability: Annotated[list[Capability] | None, Query(description="May be given again: all of them.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 30,
+    cursor: Annotated[str | None, Query(max_length=6000, description="`next_cursor` of the page before.")] = None,
+) -> Response:
+    """Look for models on the Hub. Two or three of its requests at most serve a page; when it does not answer, this
+    looks in what it told before, and says so."""
+    wish = Wish(
+        text=q,
+        author=author or None,
+        task=task or None,
+        sort=sort,
+        mlx=mlx,
+        family=family or None,
+        quants=tuple(one for one in quant or () if one.strip()),
+        min_params=min_params,
+        max_params=max_params,
+        max_size_bytes=max_size_bytes,
+        fits=fits,
+        licence=licence or None,
+        gated=gated,
+        capabilities=tuple(capability or ()),
+    )
+    result = await core.discovery.searcher.search(wish, limit, Place.from_text(cursor) if cursor else None)
+    return fresh(
+        {
+            "models": [hit.shown() for hit in result.hits],
+            "next_cursor": result.next_cursor,
+            "as_of": moment(result.as_of),
+            "age_s": age_s(result.as_of),
+            "stale": result.stale,
+            "note": result.note,
+        }
+    )
+
+
+@router.get("/machine", response_model=MachineState, responses=documented())
+async def machine(core: CoreDep) -> Response:
+    """The machine that models are to run on, and what they may take of it."""
+    found = core.discovery.machine
+    return fresh(
+        {
+            "name": found.name,
+            "chip": found.chip,
+            "memory_bytes": found.memory_bytes,
+            "usable_bytes": found.usable_bytes,
+            "is_apple_silicon": found.is_apple_silicon,
+            "text": found.text,
+        }
+    )
+
+
+def age_s(at: float) -> float:
+    return round(max(0.0, time.time() - at), 1)

@@ -1,0 +1,33 @@
+"""What there is to find, and whether it runs here: the discovery room with its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from mlx_manager.domain.machine import Machine
+from mlx_manager.errors import DiskError
+from mlx_manager.services.discovery import Searcher
+from mlx_manager.services.hf_asking import HubAsker
+from mlx_manager.services.hf_cache import HfCache
+from mlx_manager.services.hf_search import HubSearch
+from mlx_manager.services.hub_memory import HubMemory
+from mlx_manager.settings import Settings
+
+
+class Discovery:
+    """``hub``: the one way to ask it; ``cache``: what is here already."""
+
+    def __init__(self, settings: Settings, hub: HubAsker, cache: HfCache, machine: Machine) -> None:
+        self.machine = machine
+        self._cache = cache
+        self.memory = HubMemory(settings.hub_memory)
+        self.searcher = Searcher(HubSearch(hub).page, self.memory, machine, self._here)
+
+    async def _here(self) -> Mapping[str, str]:
+        """Model id → "complete" or "partial"; a cache that cannot be read is told where it is asked for."""
+        try:
+            library = await asyncio.to_thread(self._cache.library)
+        except DiskError:
+            return {}
+        return {model.model_id: "complete" if model.complete else "partial" for model in library.models}

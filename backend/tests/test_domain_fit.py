@@ -1,0 +1,164 @@
+"""Config, quantisation and memory: the figures of models that are known, and what is made of nonsense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from discovering import LLAMA, MAC
+from mlx_manager.domain.fit import Verdict, Weights, judge
+from mlx_manager.domain.machine import GIB, Machine
+from mlx_manager.domain.model_config import read_config
+from mlx_manager.domain.quantisation import Quant, quant_of_config, quant_of_name
+
+
+@pytest.mark.parametrize(
+    ("memory", "apple", "limit", "usable"),
+    [
+        (16, True, None, int(16 * GIB * 2 / 3)),
+        (64, True, None, 48 * GIB),
+        (64, True, 60 * GIB, 60 * GIB),
+        (64, True, 600 * GIB, 64 * GIB),
+        (64, False, None, 62 * GIB),
+        (5, False, None, 4 * GIB),
+    ],
+)
+def test_what_a_model_may_take(memory: int, apple: bool, limit: int | None, usable: int) -> None:
+    machine = Machine("m", "c", memory * GIB, apple, limit)
+    assert machine.usable_bytes == usable
+    assert f"{memory} GB" in machine.text
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "label", "bits", "per_weight"),
+    [
+        ({"quantization": {"bits": 4, "group_size": 64}}, "x", "4-bit", 4, 4.5),
+        ({"quantization": {"bits": 4, "group_size": 32}}, "x", "4-bit", 4, 5.0),
+        ({"quantization": {"bits": 8, "group_size": 64, "mode": "affine"}}, "x", "8-bit", 8, 8.5),
+        ({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, "x", "mxfp4", 4, 4.25),
+        ({"quantization": {"bits": 4, "group_size": 16, "mode": "nvfp4"}}, "x", "nvfp4", 4, 4.5),
+        ({"quantization": {"bits": 8, "group_size": 32, "mode": "mxfp8"}}, "x", "mxfp8", 8, 8.25),
+        ({"quantization": {"bits": 4, "group_size": 64}}, "Qwen3-8B-4bit-DWQ", "4-bit DWQ", 4, 4.5),
+        ({"quantization_config": {"bits": 3}}, "x", "3-bit", 3, 3.5),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "x", "4-bit gptq", 4, 4),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "x", "mxfp4", 4, 4.25),
+    ],
+)
+def test_quantisation(config: dict[str, Any], name: str, label: str, bits: int, per_weight: float) -> None:
+    quant = quant_of_config(config, name)
+    assert quant is not None
+    assert (quant.label, quant.bits, quant.bits_per_weight) == (label, bits, per_weight)
+
+
+@pytest.mark.parametrize("said", [None, 4, [], {}, {"bits": "4"}, {"bits": -1}, {"bits": True}, {"bits": 10**30}])
+def test_quantisation_that_is_none(said: object) -> None:
+    assert quant_of_config({"quantization": said}, "x") is None
+
+
+def test_quantisation_of_names() -> None:
+    found = {
+        "Qwen3-8B-4bit": "4-bit", "x-6-bit": "6-bit", "gpt-oss-20b-MXFP4-Q8": "mxfp4", "Llama-q8": "8-bit",
+        "Foo-bf16": "bf16", "gemma-4bit-DWQ": "4-bit DWQ", "Plain-7B": None, "x-128bit": None,
+    }  # fmt: skip
+    assert {name: quant.label if (quant := quant_of_name(name)) else None for name in found} == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "quant", "answers"),
+    [
+        ("4", Quant("4-bit", 4, "affine"), True),
+        ("4-bit", Quant("4-bit DWQ", 4, "affine"), True),
+        ("4bit", Quant("4-bit", 4, "affine"), True),
+        ("DWQ", Quant("4-bit DWQ", 4, "affine"), True),
+        ("mxfp4", Quant("mxfp4", 4, "mxfp4"), True),
+        ("4", Quant("mxfp4", 4, "mxfp4"), False),
+        ("8", Quant("4-bit", 4, "affine"), False),
+        ("bf16", Quant("bf16", 16), True),
+        ("", Quant("4-bit", 4, "affine"), False),
+    ],
+)
+def test_who_filters_by_quantisation(wanted: str, quant: Quant, answers: bool) -> None:
+    assert quant.answers_to(wanted) is answers
+
+
+def test_the_cache_of_plain_attention_is_exact() -> None:
+    config = read_config(LLAMA)
+    assert config.exact
+    assert (config.context_length, config.architecture, config.layers) == (131072, "LlamaForCausalLM", 32)
+    # 2 · layers · kv_heads · head_dim · bytes · tokens, in steps of 256 tokens.
+    assert config.kv_bytes(1, 2) == config.kv_bytes(256, 2) == 2 * 32 * 8 * 128 * 2 * 256
+    assert config.kv_bytes(257, 4) == 2 * 32 * 8 * 128 * 4 * 512
+    assert read_config({**LLAMA, "head_dim": 64}).kv_bytes(256, 2) == 2 * 32 * 8 * 64 * 2 * 256
+    inside = read_config({"model_type": "vlm", "text_config": LLAMA, "vision_config": {}})
+    assert (inside.kv_bytes(256, 2), inside.has_vision) == (config.kv_bytes(256, 2), True)
+
+
+def test_other_forms_are_told_to_be_near() -> None:
+    sliding = read_config({**LLAMA, "sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 16})
+    assert sliding.kv_bytes(4096, 2) == 2 * 8 * 128 * 2 * (16 * 512 + 16 * 4096)
+    latent = read_config({**LLAMA, "kv_lora_rank": 512, "qk_rope_head_dim": 64})
+    assert latent.kv_bytes(256, 2) == 32 * 576 * 2 * 256
+    linear = read_config({**LLAMA, "layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8})
+    assert linear.kv_bytes(256, 2) == 2 * 8 * 8 * 128 * 2 * 256
+    assert not (sliding.exact or latent.exact or linear.exact)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], "x", 3, {}, {"num_hidden_layers": -1}, {"num_hidden_layers": 10**40}, {"num_hidden_layers": "32"},
+     {"num_hidden_layers": 32, "num_attention_heads": 0}, {"num_hidden_layers": True}, {"text_config": []},
+     {"architectures": [{"x": 1}], "model_type": ["a"], "layer_types": "x" * 32, "num_hidden_layers": 32}],
+)  # fmt: skip
+def test_nonsense_says_nothing(document: object) -> None:
+    config = read_config(document)
+    assert config.kv_bytes(4096, 2) is None
+    assert (config.model_type, config.architecture, config.context_length) == (None, None, None)
+
+
+def test_the_verdict_and_its_figures() -> None:
+    config = read_config(LLAMA)
+    fit = judge(MAC, Weights(4_500_000_000), config, context=8192)
+    assert (fit.verdict, fit.is_estimate, fit.context) == (Verdict.FITS, False, 8192)
+    assert fit.weights_bytes is not None and fit.kv_bytes is not None and fit.work_bytes is not None
+    assert fit.kv_bytes == 2 * 32 * 8 * 128 * 2 * 8192
+    assert fit.needs_bytes == fit.weights_bytes + fit.kv_bytes + fit.work_bytes
+    assert fit.available_bytes == 16 * GIB
+    assert "4.5 GB of weights" in fit.why and "8,192 tokens" in fit.why
+
+
+def test_the_longest_context_is_the_last_that_fits() -> None:
+    config = read_config(LLAMA)
+    fit = judge(MAC, Weights(10_000_000_000), config)
+    assert fit.max_context is not None and fit.max_context % 256 == 0
+    assert judge(MAC, Weights(10_000_000_000), config, context=fit.max_context).runs
+    assert not judge(MAC, Weights(10_000_000_000), config, context=fit.max_context + 1).runs
+    # No more than the model takes, however much memory there is.
+    assert judge(Machine("m", "c", 999 * GIB, True), Weights(1), config).max_context == 131072
+
+
+@pytest.mark.parametrize(
+    ("weights", "context", "verdict"),
+    [(8, 4096, Verdict.FITS), (14, 4096, Verdict.TIGHT), (15, 131072, Verdict.NO), (17, 4096, Verdict.NO)],
+)
+def test_verdicts(weights: int, context: int, verdict: Verdict) -> None:
+    fit = judge(MAC, Weights(weights * GIB), read_config(LLAMA), context=context)
+    assert fit.verdict is verdict
+    assert (fit.max_context is None) == (weights == 17)
+    if verdict is Verdict.NO:
+        assert "more than the" in fit.why
+        assert ("up to" in fit.why) == (weights == 15)
+
+
+def test_without_a_config_it_is_an_estimate_and_without_a_size_nobody_knows() -> None:
+    fit = judge(MAC, Weights(4_500_000_000), None, params=8_000_000_000)
+    assert (fit.verdict, fit.is_estimate) == (Verdict.FITS, True)
+    # Llama's own figure, which the rule of thumb is made of.
+    assert fit.kv_bytes == 2 * 32 * 8 * 128 * 2 * 4096
+    unknown = judge(MAC, None)
+    assert (unknown.verdict, unknown.needs_bytes, unknown.max_context) == (Verdict.UNKNOWN, None, None)
+    assert "Nobody can tell" in unknown.why
+
+
+def test_a_short_model_is_judged_at_its_own_length() -> None:
+    assert judge(MAC, Weights(1), read_config({**LLAMA, "max_position_embeddings": 512})).context == 512
