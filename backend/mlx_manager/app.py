@@ -37,7 +37,7 @@ class _App(FastAPI):
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
             )
-            problems.correct(document)
+            problems.correct(document, token_needed=self.state.core.settings.needs_token)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -59,8 +59,10 @@ def create_app(core: Core, *, heartbeat_s: float = HEARTBEAT_S) -> FastAPI:
     app.state.open_streams = OpenStreams(core.settings.max_streams)
     app.state.failures = Failures()
     app.state.heartbeat_s = heartbeat_s
-    for room in (index, access, models, discovery, library, downloads, events, limits, system):
+    rooms = (index, access, models, discovery, library, downloads, events, limits, system)
+    for room in rooms:
         app.include_router(room.router)
+    app.state.routes = [route for room in rooms for route in room.router.routes]
     problems.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, limit=MAX_BODY)

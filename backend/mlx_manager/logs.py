@@ -82,9 +82,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")
-        message = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], record.getMessage())
-        line = f"{at[:23]} {record.levelname:<7} {_task_id(record)} {message}"
-        return self._redactor.clean(line + "".join(f"\n{trace}" for trace in self._traces(record)))
+        line = _visible(f"{record.levelname:<7} {_task_id(record)} {record.getMessage()}")
+        traces = (f"\n{_visible(one)}" for trace in self._traces(record) for one in trace.split("\n"))
+        return self._redactor.clean(f"{at[:23]} {line}{''.join(traces)}")
 
     def _traces(self, record: logging.LogRecord) -> Iterator[str]:
         if record.exc_info:
@@ -111,6 +111,10 @@ class JsonFormatter(TextFormatter):
         if traces := list(self._traces(record)):
             line["traceback"] = self._redactor.clean("\n".join(traces))
         return json.dumps(line, ensure_ascii=False)
+
+
+def _visible(text: str) -> str:
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _task_id(record: logging.LogRecord) -> str:
@@ -162,7 +166,11 @@ def logging_to(
     if file is not None:
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handlers.append(CalmFileHandler(file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8"))
+            # A name that is no UTF-8 is told as far as it goes, as on stderr.
+            kept = CalmFileHandler(
+                file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8", errors="backslashreplace"
+            )
+            handlers.append(kept)
         except OSError as error:
             raise DataDirNotWritable(f"The log {file} cannot be written: {error.strerror or error}.") from error
     formatter = JsonFormatter(redactor) if form == "json" else TextFormatter(redactor)

@@ -88,7 +88,7 @@ def test_the_same_wish_in_other_words_is_the_same_request() -> None:
     assert one == ModelRequest("a/b", "main", ("*.json", "*.safetensors"), None)
 
 
-@pytest.mark.parametrize("patterns", [[""], ["  "], ["x" * 501], ["a\0b"], ["*"] * 101])
+@pytest.mark.parametrize("patterns", [[""], ["  "], ["x" * 501], ["a\0b"], ["*"] * 101, ["a\ud800"], ["\udfff*"]])
 def test_patterns_that_are_none_are_refused(patterns: list[str]) -> None:
     with pytest.raises(InvalidPatterns):
         check_request("a/b", allow_patterns=patterns)

@@ -56,6 +56,19 @@ def test_a_hostile_name_cannot_write_lines_of_its_own(log: Path) -> None:
     assert "\\x1b[2J" in line
 
 
+def test_neither_can_a_hostile_task_id_or_what_an_error_says(log: Path) -> None:
+    forged = "x\n2026-01-01 00:00:00.000 INFO    - All is verified.\x1b[2J"
+    logger.info("Begun.", extra={"task_id": forged})
+    try:
+        raise ValueError("\x1b[2J\r half a pair: \ud800")
+    except ValueError:
+        logger.exception("Failed.")
+    text = log.read_text()
+    assert not [line for line in text.splitlines() if line.startswith("2026-01-01")]
+    assert "\x1b" not in text
+    assert "half a pair: \\ud800" in text
+
+
 @pytest.mark.parametrize(
     ("text", "secret"),
     [

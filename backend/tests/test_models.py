@@ -329,7 +329,8 @@ def any_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         ({"model_id": None}, "invalid_request", "body.model_id"),
         ([], "invalid_request", "body"),
         ({"model_id": MODEL, "priority": 101}, "invalid_request", "body.priority"),
-        ({"model_id": MODEL, "priority": "high"}, "invalid_request", "body.priority"),
+        ({"model_id": MODEL, "priority": "5"}, "invalid_request", "body.priority"),
+        ({"model_id": MODEL, "priority": True}, "invalid_request", "body.priority"),
         ({"model_id": MODEL, "allow_patterns": "*.json"}, "invalid_request", "body.allow_patterns"),
         ({"model_id": MODEL, "alow_patterns": ["*.json"]}, "invalid_request", "body.alow_patterns"),
         ({"model_id": ""}, "invalid_model_id", "empty"),
@@ -342,6 +343,8 @@ def any_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         ({"model_id": MODEL, "revision": ""}, "invalid_revision", "branch"),
         ({"model_id": MODEL, "revision": "../main"}, "invalid_revision", "branch"),
         ({"model_id": MODEL, "allow_patterns": [""]}, "invalid_patterns", "allow_patterns"),
+        # Once such a one was accepted, neither the list nor a stream could be written any more.
+        ({"model_id": MODEL, "allow_patterns": ["\ud800"]}, "invalid_patterns", "allow_patterns"),
         ({"model_id": MODEL, "ignore_patterns": ["x"] * 101}, "invalid_patterns", "ignore_patterns"),
     ],
 )

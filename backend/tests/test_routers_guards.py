@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -190,6 +191,28 @@ def test_what_is_not_there_is_a_problem_too(api: Api, method: str, path: str, st
     assert path in answer.json["detail"]
     assert answer.json["advice"]
     assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/api/limits", "GET, PUT"), (f"{MODELS}/download/x/limit", "GET, PUT"), (f"{MODELS}/downloads", "GET")],
+)
+def test_all_methods_of_a_path_are_told(api: Api, path: str, methods: str) -> None:
+    """Those of its first route alone were."""
+    for method in ("DELETE", "OPTIONS"):
+        answer = api.call(method, path)
+        assert (answer.status, answer.headers["allow"]) == (405, methods)
+
+
+def test_a_stranger_writes_no_lines_into_the_log(api: Api) -> None:
+    """What stood where a task's id stands in a path was written as it came, a line of its own choice."""
+    forged = "2026-01-01 00:00:00.000 ERROR   - forged"
+    api.get(f"{MODELS}/download/x%0A{forged.replace(' ', '%20')}/status")
+    api.get(f"/x%0A{forged.replace(' ', '%20')}%1b[2J")
+    log = Path(api.get("/api/system").json["log_file"]).read_text()
+    assert "forged" in log
+    assert not [line for line in log.splitlines() if line.startswith(forged)]
+    assert "\x1b" not in log
 
 
 def test_the_start_page_needs_no_network(api: Api) -> None:

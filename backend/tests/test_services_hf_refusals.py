@@ -135,6 +135,8 @@ def test_other_refusals_are_quoted_without_the_token(hub: HubServer, client_of: 
     hub.fault(Fault.status(400, message="Invalid something"), where="info", times=1)
     refused = failure(client_of(hub.url))
     assert type(refused) is HubError and not refused.transient and "Invalid something" in refused.detail
+    hub.fault(Fault.status(400, message="half a pair \ud800 of it"), where="info", times=1)
+    assert "half a pair ? of it" in failure(client_of(hub.url)).detail, "what no ledger and no answer could hold"
     hub.fault(Fault.status(404), where="info", times=1)
     nowhere = failure(client_of(hub.url))
     assert isinstance(nowhere, ModelNotFound) and "HF_ENDPOINT" in nowhere.advice

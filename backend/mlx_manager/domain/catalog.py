@@ -12,6 +12,8 @@ _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._/+-]*")
 MAX_ID = 96
 MAX_PATTERNS = 100
+MAX_PATTERN = 500
+MAX_REVISION = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def check_model_id(model_id: str) -> str:
 
 def check_revision(revision: str) -> str:
     """A branch, tag, commit or refs/pr/N. Raises InvalidRevision."""
-    if not _REVISION.fullmatch(revision) or len(revision) > 250 or ".." in revision or "//" in revision:
+    if not _REVISION.fullmatch(revision) or len(revision) > MAX_REVISION or ".." in revision or "//" in revision:
         raise InvalidRevision(f"{revision[:80]!r} is not the name of a branch, tag or commit.")
     if revision.endswith(("/", ".lock")):
         raise InvalidRevision(f"{revision[:80]!r} is not the name of a branch, tag or commit.")
@@ -66,8 +68,11 @@ def check_revision(revision: str) -> str:
 def _check_patterns(field: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
     if patterns is None:
         return None
-    if len(patterns) > MAX_PATTERNS or any(not p.strip() or len(p) > 500 or "\0" in p for p in patterns):
+    if len(patterns) > MAX_PATTERNS or any(not p.strip() or len(p) > MAX_PATTERN for p in patterns):
         raise InvalidPatterns(f"{field} holds an empty or over-long pattern, or more than {MAX_PATTERNS} of them.")
+    # JSON can spell half of a surrogate pair, which is no text: neither the ledger nor an answer could hold it.
+    if any("\0" in p or any("\ud800" <= char <= "\udfff" for char in p) for p in patterns):
+        raise InvalidPatterns(f"{field} holds a character that no file name has.")
     # An empty list means nothing was asked for, and the order of patterns does not change what they match.
     return tuple(sorted(set(patterns))) or None
 

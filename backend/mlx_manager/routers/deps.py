@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from fastapi.responses import JSONResponse
 
+from mlx_manager.routers.jsons import Json
 from mlx_manager.routers.sse import Frames, OpenStreams
 from mlx_manager.wiring import Core
 
@@ -39,6 +39,6 @@ LastEventId = Annotated[
 ]
 
 
-def fresh(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
+def fresh(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Json:
     """JSON that nobody may keep: it is true now."""
-    return JSONResponse(content, status_code=status, headers={"Cache-Control": "no-store", **(headers or {})})
+    return Json(content, status_code=status, headers={"Cache-Control": "no-store", **(headers or {})})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from mlx_manager.routers.problems import ProblemResponse, problem
 logger = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+_OF_TASK = re.compile(r"/api/models/download/([0-9a-f]{16})/")
 # What a browser says of a request that its own address bar, or a page of this very server, has caused.
 _OWN = frozenset({"same-origin", "none"})
 
@@ -181,7 +183,5 @@ class RequestLog:
 
 def _task(path: str) -> Mapping[str, str]:
     """The id of the download that a path is about, for the log's column."""
-    steps = path.split("/")
-    if len(steps) > 5 and steps[:4] == ["", "api", "models", "download"]:
-        return {"task_id": steps[4]}
-    return {}
+    found = _OF_TASK.match(path)
+    return {} if found is None else {"task_id": found[1]}

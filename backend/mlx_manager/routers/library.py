@@ -12,13 +12,16 @@ from mlx_manager.domain.snapshot import moment
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.routers.deps import CoreDep, fresh
 from mlx_manager.routers.problems import documented
-from mlx_manager.routers.schemas import DeletePlan, LocalModels
+from mlx_manager.routers.schemas import REVISION, DeletePlan, LocalModels
 
 router = APIRouter(prefix="/api/models/local", tags=["library"])
 
 # A path and not two names: a model of the Hub's first years has no ORG.
 ModelId = Annotated[str, Path(description="ORG/MODEL, as it stands in the library.")]
-Revision = Annotated[str | None, Query(description="Only this commit; a branch or tag that stands for it will do.")]
+Revision = Annotated[
+    str | None,
+    Query(description="Only this commit; a branch or tag that stands for it will do.", json_schema_extra=REVISION),
+]
 Leftovers = Annotated[bool, Query(description="Only what no commit uses: partial files and what cancelled work left.")]
 
 

@@ -15,7 +15,7 @@ LEAST_BPS = 1024
 class Bandwidth(BaseModel):
     """``bandwidth_bps``: bytes per second; null for no cap."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     bandwidth_bps: int | None = Field(ge=LEAST_BPS, le=1_000_000_000_000)
 

@@ -14,6 +14,7 @@ from mlx_manager.routers.problems import documented
 from mlx_manager.routers.schemas import Accepted, DownloadRequest, DownloadsPage, Snapshot
 from mlx_manager.routers.sse import EventStream, event_stream_documented, last_event_id
 
+CURSOR: dict[str, object] = {"pattern": "^[0-9]+$", "maxLength": 18}
 router = APIRouter(prefix="/api/models", tags=["models"])
 
 
@@ -74,7 +75,9 @@ async def downloads(
     core: CoreDep,
     state: Annotated[list[Status] | None, Query(description="Only these states; may be given more than once.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before.", json_schema_extra=CURSOR)
+    ] = None,
 ) -> Response:
     """Every download, failed and finished ones too, newest first."""
     page, following = await core.manager.page(state, limit, cursor)

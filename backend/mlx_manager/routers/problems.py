@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from mlx_manager.errors import InvalidRequest, MlxManagerError
+from mlx_manager.routers.jsons import Json
 
 MEDIA_TYPE = "application/problem+json"
 _SCHEMA = "#/components/schemas/Problem"
 _ALWAYS = (401, 403, 414, 421, 429, 431, 500)
 
 
-_SCHEME = "The access token, where the server listens beyond its own machine; browsers have a cookie made from it."
+_SCHEME = "The access token of `mlx-manager token`; browsers have a cookie made from it."
 
 
 class FieldProblem(BaseModel):
@@ -42,7 +44,7 @@ class Problem(BaseModel):
     download: dict[str, Any] | None = Field(default=None, description="409 only: the Snapshot as it is.")
 
 
-class ProblemResponse(JSONResponse):
+class ProblemResponse(Json):
     media_type = MEDIA_TYPE
 
 
@@ -78,7 +80,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def correct(document: dict[str, Any]) -> None:
+def correct(document: dict[str, Any], *, token_needed: bool) -> None:
     """Put the problem's schema into an OpenAPI document, and take out FastAPI's own error, which we never send."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})
@@ -86,9 +88,9 @@ def correct(document: dict[str, Any]) -> None:
     schemas |= {**schema.pop("$defs"), "Problem": schema}
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": _SCHEME}}
-    # None of it, or the token: it depends on where the server listens.
-    document["security"] = [{}, {"token": []}]
+    if token_needed:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": _SCHEME}}
+        document["security"] = [{"token": []}]
     for methods in document["paths"].values():
         for call in methods.values():
             if MEDIA_TYPE not in call["responses"].get("422", {}).get("content", {MEDIA_TYPE: None}):
@@ -137,7 +139,7 @@ _HTTP = {
 async def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if status == 400:
         # The framework's word for a body that is no text; one that is no JSON it calls invalid.
         return problem(422, InvalidRequest.code, "body: It is not text in UTF-8.", InvalidRequest.default_advice)
@@ -145,8 +147,16 @@ async def _http(request: Request, error: Exception) -> ProblemResponse:
         detail = f"There is nothing at {request.url.path}."
     elif status == 405:
         detail = f"{request.url.path} does not answer to {request.method}."
+        # The framework names the methods of the first route alone that has this path.
+        headers = {"Allow": ", ".join(sorted(_methods(request) or (headers or {}).get("Allow", "").split(", ")))}
     code, advice = _HTTP.get(status, (f"http_{status}", InvalidRequest.default_advice))
-    return problem(status, code, detail, advice, headers=error.headers)
+    return problem(status, code, detail, advice, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    routes: Iterable[APIRoute] = request.app.state.routes
+    same_path = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in same_path for method in route.methods or ()}
 
 
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:

@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlx_manager.domain.catalog import MAX_ID, MAX_PATTERN, MAX_PATTERNS, MAX_REVISION
 from mlx_manager.domain.states import Phase, Status
+
+# What `domain.catalog` checks, as a schema says it, for whoever generates requests. It is told and not enforced here: a
+# wrong one is answered in the words of the check.
+_PART = "[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+MODEL_ID: dict[str, Any] = {
+    "pattern": rf"^(?!.*(?:--|\.\.))(?!.*\.git(?:/|$)){_PART}/{_PART}$",
+    "maxLength": MAX_ID,
+}
+REVISION: dict[str, Any] = {
+    "pattern": r"^(?!.*(?:\.\.|//))(?!.*(?:/|\.lock)$)[A-Za-z0-9._][A-Za-z0-9._/+-]*$",
+    "maxLength": MAX_REVISION,
+}
+_PATTERNS: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "array",
+            "maxItems": MAX_PATTERNS,
+            "items": {
+                "type": "string",
+                "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
+                "maxLength": MAX_PATTERN,
+            },
+        },
+        {"type": "null"},
+    ]
+}
 
 
 class DownloadRequest(BaseModel):
     """What to download. The same model, revision and patterns in flight is one download."""
 
-    # A misspelt field would silently fetch more than was asked for.
-    model_config = ConfigDict(extra="forbid")
+    # A misspelt field would silently fetch more than was asked for; "5", 5.0 or true are no number here.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    model_id: Annotated[str, Field(description="ORG/MODEL", examples=["mlx-community/Qwen3-0.6B-4bit"])]
-    revision: Annotated[str, Field(description="A branch, a tag or a commit.")] = "main"
+    model_id: Annotated[
+        str, Field(description="ORG/MODEL", examples=["mlx-community/Qwen3-0.6B-4bit"], json_schema_extra=MODEL_ID)
+    ]
+    revision: Annotated[str, Field(description="A branch, a tag or a commit.", json_schema_extra=REVISION)] = "main"
     allow_patterns: Annotated[
-        list[str] | None, Field(description="Only files that match one of them.", examples=[["*.safetensors"]])
+        list[str] | None,
+        Field(
+            description="Only files that match one of them.",
+            examples=[["*.safetensors"]],
+            json_schema_extra=_PATTERNS,
+        ),
     ] = None
-    ignore_patterns: Annotated[list[str] | None, Field(description="No file that matches one of them.")] = None
+    ignore_patterns: Annotated[
+        list[str] | None, Field(description="No file that matches one of them.", json_schema_extra=_PATTERNS)
+    ] = None
     priority: Annotated[int, Field(ge=-100, le=100, description="Higher waits less for a free slot.")] = 0
 
 

@@ -7,7 +7,6 @@ used here. A stream reads its subscription and nothing else: opening, losing or 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlx_manager.domain.events import Event
 from mlx_manager.errors import TooManyStreams
+from mlx_manager.routers.jsons import encode
 from mlx_manager.routers.problems import problem_of
 from mlx_manager.services.access import is_here, place_of
 from mlx_manager.services.ports import Subscription
@@ -87,7 +87,7 @@ class Frames:
     def of(self, event: Event) -> bytes:
         frame = self._frames.get(event)
         if frame is None:
-            data = json.dumps(event.snapshot, ensure_ascii=False, separators=(",", ":"))
+            data = encode(event.snapshot).decode()
             frame = self._frames[event] = format_sse_event(data_str=data, id=str(event.id))
         return frame
 

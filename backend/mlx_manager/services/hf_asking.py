@@ -239,4 +239,5 @@ def _said(error: HfHubHTTPError, token: str | None) -> str:
 
 
 def _first_line(text: str) -> str:
-    return " ".join(text.split())[:160]
+    # JSON can spell half of a surrogate pair, which nothing that keeps or shows text would take.
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:160]

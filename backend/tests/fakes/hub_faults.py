@@ -155,7 +155,8 @@ class Fault:
         fields = dict(headers or {})
         for field, value in (("Retry-After", retry_after), ("X-Error-Code", error_code), ("X-Error-Message", message)):
             if value not in (None, ""):
-                fields[field] = str(value)
+                # A header cannot hold all that the JSON can.
+                fields[field] = str(value).encode("latin-1", "replace").decode("latin-1")
         return Fault("status", lambda x, _: _replace(x, Reply(code, dict(fields), {"error": message or f"{code}"})))
 
     @staticmethod

@@ -159,7 +159,8 @@ class Reply:
     def _encoded(self) -> bytes:
         if self.document is None:
             return b""
-        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
+        # Half of a surrogate pair, which JSON can spell, is spelled as JSON does.
+        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
     def text(self, text: str | bytes, content_type: str) -> None:
         """Make `text` the body."""
