@@ -87,7 +87,8 @@ class HfCache:
         folders = RepoFolders.of(self.cache_dir, plan.model_id)
         with disk_errors(folders.root):
             folders.snapshots.mkdir(parents=True, exist_ok=True)
-            write_tree(folders, plan)
+            if not folders.tree(plan.commit).is_file():
+                write_tree(folders, plan)
             contents = self._contents(folders, plan)
             snapshot = link_files(folders, plan, contents, symlinks=self._has_symlinks(folders))
             write_ref(folders, plan.revision, plan.commit)

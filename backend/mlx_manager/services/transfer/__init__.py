@@ -9,6 +9,7 @@ durable       the thread that waits for the disk    wire          libcurl
 repair        which bytes of a wrong file are wrong  publishing    verified files take their place
 narrator      the words for the watchers            limits        the numbers
 extents       sets of byte ranges                   backoff       when to try again
+blob_lock     the cache's lock of one file
 trust         whose certificates are believed
 xet           the second engine, by Xet             xet_process   hf_xet's own process; xet_child runs there
 failover      both engines as one                   outcome       how a transfer's thread ends

@@ -61,6 +61,7 @@ class Connections:
         self._allowed = self._parallelism.allowed
         self._limited: dict[str, Trouble] = {}
         self._told_stall = False
+        self.capped = False
         self.received = 0
         self.last_byte_at = self._asked_at = self._looked_at = time.monotonic()
         self._patience_s = self._crawl_s = limits.stall_s
@@ -130,6 +131,7 @@ class Connections:
         """How many connections there may be now: what pays, what the pool has for us, what a cap can use."""
         wanted = self._parallelism.allowed if self.due or self.wanted_files() else 1
         caps = [throttle.rate_bps for throttle in self._throttles if throttle.rate_bps is not None]
+        self.capped = bool(caps)
         if caps:
             wanted = min(wanted, max(2, int(min(caps) // CAPPED_CONNECTION_BPS)))
         self._allowed = self._pool.share(self, wanted)
@@ -247,6 +249,8 @@ class Connections:
 
     def look_after(self) -> None:
         """The watchdog: replaces silent and crawling connections. That is no failure of the file and costs no try."""
+        for fetch in self._fetches:
+            fetch.count_fresh()
         now = time.monotonic()
         self._forgive_lateness(now)
         if not self.due:

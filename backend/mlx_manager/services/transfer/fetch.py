@@ -16,6 +16,9 @@ PACE_KEPT_S = 4.0
 
 
 class Owner(Protocol):
+    capped: bool
+    """A cap is in force: each byte is to be counted as it comes."""
+
     def bytes_came(self, fetch: Fetch, count: int, wanted: int) -> None:
         """``count`` bytes, of which ``wanted`` are of this fetch's range."""
 
@@ -38,10 +41,12 @@ class Fetch:
         self.received = 0
         self._owner = owner
         self._limits = limits
+        self._most_held = limits.write_bytes
         self._skip_until = 0
         self._offset = start
         self._chunks: list[bytes] = []
         self._held = 0
+        self._fresh = 0
         self.began_at = self._flushed_at = self.last_byte_at = time.monotonic()
         self._surplus = False
         self._window_at: float | None = None
@@ -49,6 +54,16 @@ class Fetch:
         self._pace: deque[tuple[float, int]] = deque([(self.last_byte_at, 0)])
 
     def on_body(self, head: Head, chunk: bytes) -> bool:
+        count = len(chunk)
+        if type(self.verdict) is Range and self._offset + count < self.end and self._held + count < self._most_held:
+            # The usual case, thousands of times a second: what is in order is counted with the next that is not.
+            self._chunks.append(chunk)
+            self._held += count
+            self._offset += count
+            self._fresh += count
+            if self._owner.capped:
+                self.count_fresh()
+            return True
         if self.verdict is None:
             self.verdict = self._judge(head)
         if not isinstance(self.verdict, Range | Whole) or self.disk_error is not None:
@@ -65,8 +80,24 @@ class Fetch:
         # At the end the connection is let be, for the next range; one that goes on beyond it is cut.
         return written and not self._surplus
 
+    def count_fresh(self) -> None:
+        """What came and has not been counted yet is."""
+        if self._fresh:
+            count, self._fresh = self._fresh, 0
+            self._counted(count, count, time.monotonic())
+
+    def _counted(self, count: int, wanted: int, now: float) -> None:
+        self.last_byte_at = now
+        self.received += count
+        if self._window_at is None:
+            self._window_at = now  # the way to the first byte is judged by its silence alone
+        else:
+            self._window_bytes += count
+        self._owner.bytes_came(self, count, wanted)
+
     def _take(self, chunk: bytes, now: float) -> None:
         """Hold what of the chunk belongs into this fetch's range."""
+        self.count_fresh()
         count = len(chunk)
         if self._offset < self._skip_until:
             skipped = min(count, self._skip_until - self._offset)
@@ -76,17 +107,11 @@ class Fetch:
         self._surplus = len(chunk) > room
         if self._surplus:
             chunk = chunk[:room]
-        self.last_byte_at = now
-        self.received += count
-        if self._window_at is None:
-            self._window_at = now  # the way to the first byte is judged by its silence alone
-        else:
-            self._window_bytes += count
         if chunk:
             self._chunks.append(chunk)
             self._held += len(chunk)
             self._offset += len(chunk)
-        self._owner.bytes_came(self, count, len(chunk))
+        self._counted(count, len(chunk), now)
 
     def on_end(self, head: Head, failure: WireFailure | None) -> None:
         self.exchange = None
@@ -98,6 +123,7 @@ class Fetch:
     def flush(self, now: float) -> bool:
         """Write what is held; False with ``disk_error`` set. After that nothing more is taken or written: its place
         would be wrong."""
+        self.count_fresh()
         self._flushed_at = now
         if not self._chunks:
             return self.disk_error is None

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
 from mlx_manager.services.ports import FileJob
 from mlx_manager.services.transfer.backoff import Backoff
+from mlx_manager.services.transfer.blob_lock import BlobLock
 from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.hashing import FrontHash
 from mlx_manager.services.transfer.limits import TransferLimits
@@ -70,7 +69,7 @@ class Gathering:
         self.hash: FrontHash | None = None
         self.syncing = False
         self.reused = 0
-        self._lock: BaseFileLock | None = None
+        self._lock = BlobLock(job.lock)
 
     @property
     def done_bytes(self) -> int:
@@ -125,23 +124,8 @@ class Gathering:
         self.stage = Stage.FETCHING
 
     def try_lock(self) -> bool:
-        """Hold the cache's own lock of this blob, as `hf` does while it downloads. Raises OSError."""
-        if self._lock is None:
-            # Without its folder the lock could never be had, and this would be mistaken for somebody who holds it.
-            if not self.job.lock.parent.is_dir():
-                self.job.lock.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.job.lock, mode=0o664, thread_local=False)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        except NotImplementedError:
-            # A file system without flock; huggingface_hub falls back in the same way.
-            self._lock = SoftFileLock(self.job.lock, mode=0o664, thread_local=False)
-            return self.try_lock()
-        return True
+        """Hold the cache's own lock of this blob. Raises OSError."""
+        return self._lock.try_acquire()
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release(force=True)
-            self._lock = None
+        self._lock.release()

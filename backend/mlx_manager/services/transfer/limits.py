@@ -13,7 +13,8 @@ class TransferLimits:
 
     ``told_after_s``: silence that the watchers hear of. ``stall_s``: silence, or a rate below ``min_rate_bps``, after
     which a connection is replaced; it doubles up to ``stall_max_s`` while that does not help. ``sync_every_s``: how
-    often received bytes are made durable and journaled, so the most that a crash can cost. ``open_files``: how many
+    often received bytes are made durable and journaled, so the most that a crash can cost; the first time, after
+    ``first_sync_s``, is early, so that the disk has begun when a fast line has ended. ``open_files``: how many
     files have descriptors at a time, two each. ``refusals``: fresh addresses asked for in a row without a range from
     any of them.
 
@@ -38,6 +39,7 @@ class TransferLimits:
     min_rate_bps: float = 1024.0
     backoff_first_s: float = 0.5
     backoff_max_s: float = 60.0
+    first_sync_s: float = 0.1
     sync_every_s: float = 1.0
     hash_attempts: int = 3
     refusals: int = 5

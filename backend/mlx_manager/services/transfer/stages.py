@@ -49,7 +49,7 @@ class Stages:
         self._locked_out: list[Gathering] = []
         self._ripe: list[Gathering] = []
         self._ask_locks_at = 0.0
-        self._sync_at = time.monotonic() + limits.sync_every_s
+        self._sync_at = time.monotonic() + limits.first_sync_s
         self._finished_bytes = 0
         self.open: list[Gathering] = []
         """Those that hold descriptors, in the order that they were taken up. All others wait or are done."""
