@@ -10,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
 
 BIN := .venv/bin
 
-.PHONY: help serve test check demo e2e torture bench fmt clean setup setup-e2e
+.PHONY: help serve test check demo browser e2e torture bench fmt clean vendor setup setup-browser setup-e2e
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -27,11 +27,15 @@ check: setup ## Lint, format, types, import rules, house rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	MYPYPATH=backend/e2e $(BIN)/mypy backend/e2e
+	MYPYPATH=backend/browser $(BIN)/mypy backend/browser
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_house.py
 
 demo: setup ## Try everything with no network: a hub of its own, generated models, slow links
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m demo $(ARGS)
+
+browser: setup-browser ## The page in a real browser, faults included (Chromium or Chrome must be there)
+	.venv-browser/bin/pytest backend/browser $(ARGS)
 
 e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (some hundred MB to set up)
 	$(BIN)/pytest backend/e2e -o faulthandler_timeout=900 $(ARGS)
@@ -46,12 +50,18 @@ fmt: setup ## Put the code into its format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+vendor: ## Fetch the page's library anew, in the version that scripts/vendor.sh names
+	@sh scripts/vendor.sh
+
 clean: ## Remove what these commands made in this folder (no model, no download)
-	rm -rf .venv .venv-e2e .venv.lock .venv-e2e.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/bench
+	rm -rf .venv .venv-browser .venv-e2e .venv*.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/bench .cache/browser
 	find backend benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:
 	@sh scripts/setup.sh .venv -c constraints.txt -e '.[dev]'
+
+setup-browser:
+	@sh scripts/setup.sh .venv-browser -c constraints.txt -r backend/browser/requirements.txt -e '.[dev]'
 
 setup-e2e:
 	@sh scripts/setup.sh .venv-e2e -r backend/e2e/requirements.txt

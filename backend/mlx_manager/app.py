@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from mlx_manager import __version__
 from mlx_manager.connections import MAX_HEAD
-from mlx_manager.routers import access, discovery, downloads, events, index, library, limits, models, problems, system
+from mlx_manager.routers import access, discovery, downloads, events, library, limits, models, page, problems, system
 from mlx_manager.routers.access import Gate
 from mlx_manager.routers.guards import LOOPBACK_NAMES, BodyLimit, RequestBounds, RequestLog, SameSite
 from mlx_manager.routers.headers import SafeHeaders
@@ -59,7 +59,7 @@ def create_app(core: Core, *, heartbeat_s: float = HEARTBEAT_S) -> FastAPI:
     app.state.open_streams = OpenStreams(core.settings.max_streams)
     app.state.failures = Failures()
     app.state.heartbeat_s = heartbeat_s
-    rooms = (index, access, models, discovery, library, downloads, events, limits, system)
+    rooms = (page, access, models, discovery, library, downloads, events, limits, system)
     for room in rooms:
         app.include_router(room.router)
     app.state.routes = [route for room in rooms for route in room.router.routes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -213,18 +212,6 @@ def test_a_stranger_writes_no_lines_into_the_log(api: Api) -> None:
     assert "forged" in log
     assert not [line for line in log.splitlines() if line.startswith(forged)]
     assert "\x1b" not in log
-
-
-def test_the_start_page_needs_no_network(api: Api) -> None:
-    page = api.get("/")
-    assert page.status == 200
-    assert page.headers["content-type"].startswith("text/html")
-    text = page.body.decode()
-    assert "MLX Manager" in text
-    assert "://" not in text
-    assert "<script" not in text
-    for path in re.findall(r'href="([^"]+)"', text):
-        assert api.get(path).status == 200, path
 
 
 def test_health_and_system(api: Api) -> None:

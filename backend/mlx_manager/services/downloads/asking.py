@@ -18,6 +18,7 @@ from mlx_manager.services.ports import Hub, Report
 AGAIN_FIRST_S = 1.0
 AGAIN_MAX_S = 10.0
 """A Hub that comes back is noticed within this time."""
+SAID_EVERY_S = 1.0
 TOLD_AGAIN_S = 60.0
 """The same trouble is told in the log so often."""
 
@@ -88,8 +89,12 @@ class Asking:
             phase = Phase.RATE_LIMITED
             wait = max(wait, error.retry_after_s or 0.0)
         self._tell(error.detail, wait)
-        self._say(phase, f"{error.detail} Asked again in {words.duration(wait)}.", self._clock() + wait)
-        await asyncio.sleep(wait)
+        loop = asyncio.get_running_loop()
+        until, deadline = loop.time() + wait, self._clock() + wait
+        # Said anew as the time goes by: a sentence that counts must not stand still.
+        while (left := until - loop.time()) > 0:
+            self._say(phase, f"{error.detail} Asked again in {words.duration(left)}.", deadline)
+            await asyncio.sleep(min(SAID_EVERY_S, left))
 
     def _tell(self, what: str, wait: float) -> None:
         """In the log: what is new, and that it lasts."""

@@ -1,0 +1,70 @@
+// Small things that many views use.
+
+import { texts } from "../texts.js";
+import { changed, dismiss, notice, state } from "../store.js";
+import { html, nothing } from "./html.js";
+import { icon } from "./icons.js";
+
+// What went wrong, in the server's words, with the next step.
+export const trouble = (error, again) => html`<div class="callout callout-bad" role="alert">
+  ${icon("warn")}
+  <div><p><strong>${error.message ?? error}</strong></p>${error.advice ? html`<p>${ticked(error.advice)}</p>` : nothing}</div>
+  ${again ? html`<button type="button" class="button" @click=${again}>${texts.tryAgain}</button>` : nothing}
+</div>`;
+
+// `code` between backticks, as in the server's advice.
+export const ticked = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code>${part}</code>` : part));
+
+export const loading = () => html`<p class="loading">${texts.loading}</p>`;
+
+export const notices = () => html`<div class="notices">
+  ${state.notices.map(
+    (one) => html`<div class="notice notice-${one.kind}" role=${one.kind === "trouble" ? "alert" : "status"}>
+      <div><p><strong>${one.text}</strong></p>${one.advice ? html`<p>${ticked(one.advice)}</p>` : nothing}</div>
+      <button type="button" class="quiet" @click=${() => dismiss(one.id)}>${icon("cancel")}<span class="unseen">${texts.dismiss}</span></button>
+    </div>`,
+  )}
+</div>`;
+
+// Something that a person asked for went wrong: say so, with the next step. A fault of ours goes on to the console.
+export function told(error) {
+  if (error.status === undefined) throw error;
+  notice(error.message, error.advice);
+}
+
+const copiedAt = new Map();
+
+// A line to paste, and a button that copies it.
+export function paste(label, text) {
+  const done = copiedAt.get(text) > Date.now() - 2000;
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      notice(texts.notCopied, "", "note");
+      return;
+    }
+    copiedAt.set(text, Date.now());
+    changed();
+    setTimeout(changed, 2100);
+  };
+  return html`<div class="paste">
+    <span class="paste-label">${label}</span>
+    <pre tabindex="0" aria-label=${label}><code>${text}</code></pre>
+    <button type="button" class="button small" @click=${copy}>${icon(done ? "check" : "copy")}${done ? texts.copied : texts.copy}<span class="unseen"> ${label}</span></button>
+  </div>`;
+}
+
+export const foldId = (key) => `fold-${encodeURIComponent(key)}`;
+
+// Opens and closes what is folded away under `key`; what appears has the id `foldId(key)`.
+export function unfold(key, label, about) {
+  const open = state.open.has(key);
+  const toggle = () => {
+    if (open) state.open.delete(key);
+    else state.open.add(key);
+    changed();
+  };
+  return html`<button type="button" class="unfold" data-do="unfold" title=${label} aria-expanded=${open ? "true" : "false"} aria-controls=${open ? foldId(key) : nothing} @click=${toggle}>
+    ${icon("more")}<span class="unseen">${label}: ${about}</span></button>`;
+}
