@@ -71,3 +71,16 @@ def test_a_cancel_after_a_crash_leaves_nothing_either(hub: HubServer, cache: HfC
     draft(cache.cache_dir / ROOT, 2)
     cache.discard(plan)
     assert everything(cache.cache_dir) == [".locks"]
+
+
+def test_what_a_killed_deletion_had_set_aside_goes_too(hub: HubServer, cache: HfCache) -> None:
+    """It is a folder with links in it; taken for a file, it would have failed the next download."""
+    plan = plan_of(hub)
+    fetch(hub, cache, plan)
+    aside = cache.cache_dir / ROOT / f".{uuid.uuid4().hex}.tmp"
+    aside.mkdir()
+    (cache.cache_dir / ROOT / "snapshots" / plan.commit).rename(aside / plan.commit)
+    os.utime(aside, (0, 0))
+    cache.prepare(plan)
+    assert not aside.exists()
+    assert (cache.link(plan) / "config.json").is_file()

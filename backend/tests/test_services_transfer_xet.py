@@ -204,15 +204,18 @@ def test_a_crash_of_hf_xet_is_an_error_and_no_more(desk: XetBench) -> None:
         finish(transfer)
 
 
-def test_it_does_not_outlive_us_and_tidies_up(tmp_path: Path) -> None:
-    """Its input ends with us, however that came; after a `kill -9` of ours nobody else removes its folder."""
+@pytest.mark.parametrize("ordered", [True, False])
+def test_it_does_not_outlive_us_and_tidies_up(tmp_path: Path, ordered: bool) -> None:
+    """Its input ends with us, however that came, also before its order; after a `kill -9` of ours nobody else removes
+    its folder."""
     folder = tmp_path / "xet"
     (folder / "logs").mkdir(parents=True)
-    order = {"path": "/dev/null", "hash": "0" * 64, "size": 1, "streams": 1, "report": False}
-    order["env"] = {"HF_XET_CACHE": str(folder)}
-    with subprocess.Popen([sys.executable, "-P", str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    order = {"path": "/dev/null", "hash": "0" * 64, "size": 1, "streams": 1, "report": False, "env": {}}
+    line = json.dumps(order).encode() + b"\n"
+    command = [sys.executable, "-P", str(CHILD), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
-        child.stdin.write(json.dumps(order).encode() + b"\n")
+        child.stdin.write(line if ordered else line[:20])
         child.stdin.close()
         assert child.wait(20) == 0
     assert not folder.exists()

@@ -92,10 +92,14 @@ class Ordeal:
         self._engine = engine
         self.tally.rounds += 1
         first = self.tally.kills
-        while self.tally.kills < self._kills:
-            if self._live(next(self._lives)):
-                break
-        self._last_life()
+        try:
+            while self.tally.kills < self._kills and not self._live(next(self._lives)):
+                pass
+            self._last_life()
+        except AssertionError as error:
+            # A server that does not start, or says no to what it must do.
+            self._complain(str(error))
+            return
         self._say(f"round {self.tally.rounds}, engine {engine}: {self.tally.kills - first} kills, all there and judged")
         shutil.rmtree(self._cache)
 

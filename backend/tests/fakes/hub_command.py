@@ -25,7 +25,7 @@ from fakes.hub_server import TOKEN, HubServer
 MODELS_FILE = """
 the models file is a JSON object of models by their id; all that a model may say:
   {"org/name": {"size": "1GiB", "shards": 2, "bits": 4, "seed": 0, "gated": false, "private": false,
-                "tags": ["mlx"], "downloads": 0, "likes": 0,
+                "tags": ["mlx"], "downloads": 0, "likes": 0, "xet": true,
                 "files": {"extra.txt": "its text", "extra.bin": {"size": "10MiB", "seed": 1}}}}
 """
 
@@ -131,4 +131,5 @@ def _add_described(hub: HubServer, repo_id: str, model: dict[str, Any]) -> str:
     for path, source in extra.items():
         described = isinstance(source, dict)
         files[path] = Blob(nbytes(str(source["size"])), int(source.get("seed", 0))) if described else str(source)
-    return hub.add_model(repo_id, files, **model)
+    xet = dict.fromkeys(files, bool(model.pop("xet", True)))
+    return hub.add_model(repo_id, files, xet=xet, **model)

@@ -144,5 +144,9 @@ def sweep(folders: RepoFolders, age_s: float = DRAFT_AGE_S) -> None:
         for path in folder.glob(".*.tmp"):
             # One that is put in its place at this moment is none any more.
             with suppress(FileNotFoundError):
-                if DRAFT.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age_s:
+                if not DRAFT.fullmatch(path.name) or time.time() - path.lstat().st_mtime < age_s:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)  # of a deletion that was killed
+                else:
                     path.unlink()

@@ -2,7 +2,7 @@
 
 Of its own, because a stream that waits for the network can neither be asked nor told anything, what hf_xet keeps and
 reports is decided by the environment it was imported in, and a crash in native code would take the server with it. It
-is run by its path and imports nothing of ours.
+is run by its path and imports nothing of ours. Its argument is a folder for hf_xet's own use, which it removes.
 
 Standard input: one line of JSON, the order (see `File`; ``env``: variables to set, ``report``: to send hf_xet's
 telemetry at the end); then a line ``START END`` for each range to fetch, half-open. Its end means
@@ -22,8 +22,19 @@ from typing import Any
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    order = json.loads(sys.stdin.readline())
+    """Serve until the input ends, and leave nothing."""
+    folder = sys.argv[1]
+    # Cut off, or none at all: whoever was to send it was killed.
+    if (line := sys.stdin.readline()).endswith("\n"):
+        serve(json.loads(line), folder)
+    _remove(folder)
+    # Not an orderly end, which would wait for the network.
+    os._exit(0)
+
+
+def serve(order: dict[str, Any], folder: str) -> None:
+    """Fetch what the input asks for. hf_xet keeps its log and its folders in ``folder``."""
+    os.putenv("HF_XET_CACHE", folder)
     for name, value in order["env"].items():
         os.putenv(name, value)
     # It reads the environment, and begins a log, when it is imported.
@@ -37,9 +48,6 @@ def main() -> None:
         file.ranges.put((int(start), int(end)))
     if order["report"]:
         file.report()
-    _remove(order["env"]["HF_XET_CACHE"])
-    # Not an orderly end, which would wait for the network.
-    os._exit(0)
 
 
 def _remove(folder: str) -> None:

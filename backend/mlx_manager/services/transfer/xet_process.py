@@ -59,7 +59,7 @@ class XetProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="mlx-manager-xet-")
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own file
-                [sys.executable, "-P", str(CHILD)],
+                [sys.executable, "-P", str(CHILD), self._folder.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -74,7 +74,7 @@ class XetProcess:
         self._reader = threading.Thread(target=self._read, name="xet", daemon=True)
         self._reader.start()
         # Over the pipe, so that no list of processes shows the token.
-        env = {"HF_XET_CACHE": self._folder.name, "HF_HUB_DISABLE_TELEMETRY": "0" if order.telemetry else "1"}
+        env = {"HF_HUB_DISABLE_TELEMETRY": "0" if order.telemetry else "1"}
         said = {
             "url": order.url,
             "headers": dict(order.headers),
