@@ -248,6 +248,8 @@ def test_no_room_on_the_disk(desk: XetBench) -> None:
     try:
         process.fetch(0, 64 * KIB)
         assert over.wait(20)
+        # Who is just about to ask for more has not heard of it yet; that failed the download as an error of our own.
+        process.fetch(64 * KIB, 65 * KIB)
     finally:
         process.kill()
     assert [(why.kind, why.errno) for why in ended] == [("disk", errno.ENOSPC)]

@@ -54,6 +54,7 @@ class XetProcess:
         self._on_have = on_have
         self._on_end = on_end
         self._killed = False
+        self._saying = threading.Lock()
         self._telemetry = order.telemetry
         # hf_xet keeps a log and folders in Hugging Face's cache, unless it is given another place.
         self._folder = tempfile.TemporaryDirectory(prefix="mlx-manager-xet-")
@@ -110,8 +111,10 @@ class XetProcess:
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        # When it has ended, the reader finds out and tells why.
-        with suppress(BrokenPipeError):
+        # When it has ended, the reader finds out and tells why; it may have closed this already.
+        with self._saying, suppress(BrokenPipeError):
+            if self._process.stdin.closed:
+                return
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
@@ -128,7 +131,7 @@ class XetProcess:
             else:
                 words = (words + line)[-LAST_WORDS:]
         status = self._process.wait()
-        with suppress(BrokenPipeError):  # an order that it did not live to read
+        with self._saying, suppress(BrokenPipeError):  # an order that it did not live to read
             self._process.stdin.close()
         self._process.stdout.close()
         self._folder.cleanup()
