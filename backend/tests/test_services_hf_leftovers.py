@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from fakes.hub_server import HubServer
 from hub_cache import FILES, REPO, everything, fetch, plan_of
@@ -84,3 +85,42 @@ def test_what_a_killed_deletion_had_set_aside_goes_too(hub: HubServer, cache: Hf
     cache.prepare(plan)
     assert not aside.exists()
     assert (cache.link(plan) / "config.json").is_file()
+
+
+# --- what a check-up tells of, and leaves where it is
+
+
+def test_what_nobody_waits_for_is_told_and_what_somebody_waits_for_is_not(hub: HubServer, cache: HfCache) -> None:
+    plan = plan_of(hub)
+    places = cache.prepare(plan)
+    for place in places[:3]:
+        place.part.write_bytes(b"half")
+    journal = places[0].part.with_name(places[0].part.name + ".journal")
+    journal.write_text("…")
+    (cache.cache_dir / ".locks" / "models--gone--model").mkdir(parents=True)
+    stale = draft(cache.cache_dir / ROOT, 3600)
+    draft(cache.cache_dir / ROOT, 1)
+    before = everything(cache.cache_dir)
+    places[2].lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(places[2].lock):
+        found = {Path(one.path).name: one.model_id for one in cache.leftovers(set())}
+    assert found == {
+        places[0].part.name: REPO,
+        journal.name: REPO,
+        places[1].part.name: REPO,
+        stale.name: None,
+        "models--gone--model": None,
+    }, "the third is being written by somebody"
+    assert set(everything(cache.cache_dir)) - set(before) <= {places[2].lock.relative_to(cache.cache_dir).as_posix()}
+
+
+def test_a_model_that_something_is_wanted_of_is_not_to_be_tidied_as_a_whole(hub: HubServer, cache: HfCache) -> None:
+    first, second, *_ = cache.prepare(plan_of(hub))
+    first.part.write_bytes(b"half")
+    second.part.write_bytes(b"half")
+    found = cache.leftovers({(REPO, first.file.etag)})
+    assert [(Path(one.path).name, one.model_id) for one in found] == [(second.part.name, None)]
+
+
+def test_a_cache_that_is_not_there_has_no_leftovers(cache: HfCache) -> None:
+    assert cache.leftovers(set()) == []

@@ -192,6 +192,19 @@ def token(
     show_token(Settings.load(), renew=renew, quiet=quiet)
 
 
+@app.command(
+    epilog="\b\nExit codes:\n  0  nothing is wrong\n  1  something is wrong; its line says what to do\n  2  wrong usage"
+)
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this machine and the way to the Hub, and say what to do.
+
+    It looks and changes nothing; a command that it shows is for you to run.
+    """
+    from mlx_manager.cli.doctor import doctor as check
+
+    raise typer.Exit(check(Settings.load(), as_json=as_json))
+
+
 @app.command()
 def version() -> None:
     """Show the version."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 
 from mlx_manager.domain.download import Download
@@ -24,7 +24,8 @@ def read_downloads(file: Path, states: Collection[Status] | None = None) -> list
     """
     if not file.is_file():
         return []
-    with _store(file) as store:
+    with read_only(file) as engine:
+        store = SqlDownloadStore(engine)
         found: list[Download] = []
         cursor: str | None = None
         while True:
@@ -35,11 +36,12 @@ def read_downloads(file: Path, states: Collection[Status] | None = None) -> list
 
 
 @contextmanager
-def _store(file: Path) -> Iterator[SqlDownloadStore]:
+def read_only(file: Path) -> Iterator[Engine]:
+    """An engine on a file that it cannot change."""
     engine = create_engine(
         URL.create("sqlite", database=f"file:{quote(str(file))}", query={"mode": "ro", "uri": "true"})
     )
     try:
-        yield SqlDownloadStore(engine)
+        yield engine
     finally:
         engine.dispose()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlx_manager.domain import words
 from mlx_manager.domain.library import DeletePlan, Library, LocalModel
+from mlx_manager.domain.machine_checks import Leftover
 from mlx_manager.domain.plan import Plan, case_collisions
 from mlx_manager.errors import UnsafeFileName
 from mlx_manager.services.hf_cache.deleting import Deletion
@@ -23,6 +24,7 @@ from mlx_manager.services.hf_cache.layout import (
     has_symlinks,
     prove_writable,
 )
+from mlx_manager.services.hf_cache.leftovers import find_leftovers
 from mlx_manager.services.hf_cache.library import LibraryReader
 from mlx_manager.services.hf_cache.linking import link_files, make_parents, sweep, write_ref, write_tree
 from mlx_manager.services.ports import BlobPlace
@@ -133,6 +135,12 @@ class HfCache:
         with disk_errors(self.cache_dir):
             shared = self._library.shared_by_others(model_id)
         return Deletion(self.cache_dir, model_id, revision, leftovers=leftovers, shared_by_others=shared)
+
+    def leftovers(self, wanted: Collection[tuple[str, str]]) -> list[Leftover]:
+        """What nobody is going to use: looked for, not touched. ``wanted``: model and etag of the contents that some
+        download is going to go on with. Raises DiskError when the cache cannot be read."""
+        with disk_errors(self.cache_dir):
+            return find_leftovers(self.cache_dir, wanted)
 
     def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
         """Etag → where that content is or goes: its blob; without symbolic links, its first path in the snapshot,

@@ -37,6 +37,14 @@ def folder_name(model_id: str) -> str | None:
     return name
 
 
+def model_id_of(name: str) -> str | None:
+    """The model of a folder in the cache; None for what is no model's folder."""
+    parts = name.removeprefix(PREFIX).split("--")
+    if not name.startswith(PREFIX) or len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
+        return None
+    return "/".join(parts)
+
+
 @dataclass(slots=True)
 class _Known:
     read: ReadModel
@@ -90,11 +98,10 @@ class LibraryReader:
         return found
 
     def _read_one(self, name: str) -> _Known | None:
-        parts = name.removeprefix(PREFIX).split("--")
-        if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
+        model_id = model_id_of(name)
+        if model_id is None:
             log.debug("not the folder of a model: %r", name)
             return None
-        model_id = "/".join(parts)
         begun = time.time_ns()
         try:
             read = read_model(os.path.join(self._cache_dir, name), model_id)

@@ -23,7 +23,7 @@ ABSENT = -1
 """The time of what is not there."""
 INDEX = "model.safetensors.index.json"
 # Ours, and the library's: <etag>.incomplete, <etag>.<random>.incomplete.
-_UNFINISHED = re.compile(r"([0-9a-f]{40,64})(?:\.part(?:\.xet)?(?:\.journal(?:\.new)?)?|(?:\.[\w-]+)?\.incomplete)")
+UNFINISHED = re.compile(r"([0-9a-f]{40,64})(?:\.part(?:\.xet)?(?:\.journal(?:\.new)?)?|(?:\.[\w-]+)?\.incomplete)")
 
 Place = tuple[int, int]
 """Device and inode: two links to one content are one content."""
@@ -111,7 +111,7 @@ def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
         except OSError:
             continue  # a link into the shared store whose content was pruned
         place = (stat.st_dev, stat.st_ino)
-        if unfinished := _UNFINISHED.fullmatch(entry.name):
+        if unfinished := UNFINISHED.fullmatch(entry.name):
             begun.add(unfinished[1])
             # What a preallocated file really takes, not what it will.
             blobs.own[place] = min(stat.st_size, stat.st_blocks * 512)
