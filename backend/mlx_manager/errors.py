@@ -15,7 +15,7 @@
     │   │                             · SourceBusy · SourceRateLimited
     │   ├── SourceRejected · SourceChanged · HashMismatch
     ├── DiskError                this machine's disk
-    │   ├── DiskFull · CacheNotWritable · CacheFailed · LedgerFailed
+    │   ├── DiskFull · CacheNotWritable · CacheFailed · CacheGone · TooManyFiles · LedgerFailed
     └── StartError               the product cannot start here
         ├── InvalidSetting · PortInUse · DataDirInUse · DataDirNotWritable · DatabaseUnusable · ServerUnreachable
         ├── AccessTokenUnusable
@@ -115,6 +115,12 @@ class TooManyStreams(RequestError):
     http_status = 503
     default_advice = "Close pages that you do not need, or poll …/status instead; MLX_MANAGER_MAX_STREAMS allows more."
     retry_after_s = 10.0
+
+
+TLS_ADVICE = (
+    "If a company's proxy or a virus scanner replaces certificates, add its certificate authority to the system's "
+    "store or name the file in SSL_CERT_FILE."
+)
 
 
 class HubError(MlxManagerError):
@@ -311,6 +317,20 @@ class CacheNotWritable(DiskError):
 class CacheFailed(DiskError):
     code = "cache_failed"
     default_advice = "Check the cache's disk; what was fetched is kept. Resume when it is well again."
+
+
+class CacheGone(DiskError):
+    """Somebody deleted the model's folder while it was being fetched."""
+
+    code = "cache_gone"
+    http_status = 409
+    default_advice = "Resume to fetch it again from the start, or cancel the download."
+
+
+class TooManyFiles(DiskError):
+    code = "too_many_files"
+    http_status = 503
+    default_advice = "Raise the limit (`ulimit -n`) for the server or lower MLX_MANAGER_CONNECTIONS, then resume."
 
 
 class LedgerFailed(DiskError):

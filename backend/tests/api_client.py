@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,18 +200,27 @@ _SERVE = "from mlx_manager.server import serve; from mlx_manager.settings import
 
 
 class ServerProcess:
-    """A server in a process of its own."""
+    """A server in a process of its own. ``prefix``: a command to start it with, such as `setpriv`."""
 
-    def __init__(self, home: Path, hub_url: str, **more: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        hub_url: str,
+        *,
+        prefix: Sequence[str] = (),
+        command: Sequence[str] = (sys.executable, "-c", _SERVE),
+        **more: str,
+    ) -> None:
         own = environment(home, hub_url, **more)
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         python_path = str(Path(mlx_manager.__file__).parents[1])
         self._home = Path(own["MLX_MANAGER_HOME"])
+        self.env = {**inherited, "PYTHONPATH": python_path, **own}
         # A file, not a pipe: a pipe that nobody reads would hold the server up when it is full.
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
-            env={**inherited, "PYTHONPATH": python_path, **own},
+            [*prefix, *command],
+            env=self.env,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
         )

@@ -298,6 +298,21 @@ def test_an_announcement_that_is_none(tmp_path: Path, text: str) -> None:
     assert running_server(tmp_path) is None
 
 
+# --- descriptors -----------------------------------------------------------------------------------------------------
+
+
+def test_it_takes_as_many_open_files_as_it_may(tmp_path: Path, hub: HubServer) -> None:
+    """Terminals on macOS begin with 256: three downloads and some watchers need more."""
+    with ServerProcess(tmp_path, hub.url, prefix=["sh", "-c", 'ulimit -S -n 64 && exec "$@"', "sh"]) as server:
+        api = server.api()
+        task_id = api.download(MODEL)
+        streams = [api.progress(task_id) for _ in range(80)]
+        assert all(stream.status in (200, 204) for stream in streams)
+        for stream in streams:
+            stream.close()
+        api.wait(task_id, Status.COMPLETED)
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api_client import serving
+from api_client import DEAD_HUB, serving
 from fakes.hub_server import Fault, HubServer, mlx_model_files
 
 MODEL = "test-org/Tiny-1B-4bit"
@@ -56,3 +56,25 @@ def test_a_hub_that_was_silent_is_asked_again_at_once(tmp_path: Path, hub: HubSe
     log = (tmp_path / "data" / "logs" / "mlx-manager.log").read_text(encoding="utf-8")
     warned = [line for line in log.splitlines() if "WARNING" in line and "was silent" in line]
     assert len(warned) == 1, "the same trouble is told once a minute"
+
+
+def test_silence_of_the_hub_is_told_within_five_seconds(tmp_path: Path, hub: HubServer) -> None:
+    """It was "Asking the Hub" until the question timed out, however long that was set to take."""
+    silence = hub.fault(Fault.black_hole(), where="info")
+    with serving(tmp_path, hub.url) as api, api.progress(api.download(MODEL)) as stream:
+        told = stream.until(lambda event: "No full answer for" in event.data["message"])[-1].data
+        assert (told["status"], told["phase"]) == ("starting", "waiting_for_hub")
+        assert "Its size is estimated in" in told["message"]
+        assert datetime.fromisoformat(told["deadline"]).timestamp() > time.time()
+        silence.clear()
+        assert stream.until(lambda event: event.status == "completed")
+
+
+def test_what_a_person_can_do_is_told_while_the_hub_is_asked_again(tmp_path: Path) -> None:
+    """The advice about certificates and proxies was thrown away: nobody saw it, as such errors pass by themselves."""
+    with serving(tmp_path, DEAD_HUB) as api, api.progress(api.download(MODEL)) as stream:
+        told = stream.until(lambda event: event.data["phase"] == "retrying")[-1].data
+        assert "Connection refused" in told["message"]
+        assert "HF_ENDPOINT" in told["advice"]
+        assert told["error"] is None
+        assert told["error_code"] is None

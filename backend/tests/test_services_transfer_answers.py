@@ -18,6 +18,7 @@ from mlx_manager.errors import (
     SourceRefused,
     SourceRejected,
     SourceTrouble,
+    TokenMissing,
     TokenRejected,
 )
 from mlx_manager.services.transfer.answers import (
@@ -90,7 +91,9 @@ def test_the_wrong_bytes_are_not_taken_and_a_fresh_address_is_asked_for(answer: 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (head(401), TokenRejected),
+        (head(401), TokenMissing),
+        (head(401, x_error_code="RepoNotFound"), FileGone),
+        (head(404, x_error_code="RepoNotFound"), FileGone),
         (head(401, x_error_code="GatedRepo"), GatedModel),
         (head(403, x_error_code="GatedRepo"), GatedModel),
         (head(403), AccessDenied),
@@ -109,6 +112,24 @@ def test_no_from_the_hub_is_final(answer: Head, error: type[MlxManagerError]) ->
     assert isinstance(verdict, Refusal)
     assert type(verdict.error) is error
     assert not verdict.error.transient
+
+
+def test_a_token_is_called_wrong_only_when_one_was_sent() -> None:
+    """Of a model that was deleted the Hub says 401 to a stranger: he was told to make a new token, and had none."""
+    verdict = ask(head(401, x_error_code="RepoNotFound"))
+    assert isinstance(verdict, Refusal)
+    assert "has no such model any more" in verdict.error.detail
+    assert "nobody is logged in" in verdict.error.detail
+    verdict = ask(head(401), Address(HUB.url, with_token=True))
+    assert isinstance(verdict, Refusal)
+    assert type(verdict.error) is TokenRejected
+
+
+def test_a_range_that_the_cdn_will_not_give_is_not_called_an_expired_address() -> None:
+    verdict = ask(head(416), CDN)
+    assert isinstance(verdict, Refusal)
+    assert verdict.resolve_again
+    assert verdict.error.detail == "cdn.test will not give bytes 100-199 (416)."
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416])

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from fakes.hub_server import Fault
 from mlx_manager.domain.states import Phase
-from mlx_manager.errors import CacheFailed, CacheNotWritable, DiskFull
+from mlx_manager.errors import CacheGone, CacheNotWritable, DiskFull
 from mlx_manager.services.ports import FileJob
 from mlx_manager.services.transfer.journal import FORMAT, Journal, journal_path
 from transferring import (
@@ -384,7 +384,7 @@ def read_only(folder: Path) -> Iterator[None]:
 def test_a_folder_that_is_gone(desk: Bench) -> None:
     (job,) = desk.add({"a.bin": SIZE})
     (desk.folder / "blobs").rmdir()
-    with pytest.raises(CacheFailed):
+    with pytest.raises(CacheGone):
         finish(desk.start([job]))
 
 

@@ -19,6 +19,7 @@ from mlx_manager.errors import (
     MlxManagerError,
     SourceChanged,
     SourceRejected,
+    TokenMissing,
     TokenRejected,
 )
 from mlx_manager.services.transfer import CurlTransfer
@@ -37,7 +38,8 @@ def desk(tmp_path: Path) -> Iterator[Bench]:
         (Fault.status(404, error_code="EntryNotFound"), FileGone),
         (Fault.status(404), FileGone),
         (Fault.status(410), FileGone),
-        (Fault.status(401), TokenRejected),
+        (Fault.status(401), TokenMissing),
+        (Fault.status(401, error_code="RepoNotFound"), FileGone),
         (Fault.status(401, error_code="GatedRepo"), GatedModel),
         (Fault.status(403, error_code="GatedRepo"), GatedModel),
         (Fault.status(403), AccessDenied),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from fakes.hub_server import Fault
 from mlx_manager.domain.states import Phase
+from mlx_manager.errors import CacheGone
 from transferring import FAST, KIB, MIB, PATIENT, Bench, bench, finish, told, until
 
 SLACK_S = 1.5
@@ -120,6 +122,60 @@ def test_a_rate_limit_is_told_with_its_end(desk: Bench) -> None:
     assert sample.deadline is not None
     assert sample.deadline - time.time() == pytest.approx(600, abs=SLACK_S)
     assert "Goes on in" in sample.message
+
+
+def test_a_crawl_is_told_as_what_it_is(desk: Bench) -> None:
+    """A person read "Receiving a.bin over 4 connections" while the file would have taken weeks."""
+    (job,) = desk.add({"a.bin": MIB})
+    crawl = desk.hub.fault(Fault.rate(200), where="cdn")
+    transfer = desk.start([job], replace(PATIENT, told_after_s=0.5, stall_s=2.0))
+    crawl.wait_hit()
+    sample = told(transfer, Phase.STALLED)
+    assert "B/s over" in sample.message
+    assert sample.deadline is not None
+    assert sample.deadline > time.time()
+    crawl.clear()
+    told(transfer, Phase.TRANSFERRING)
+    finish(transfer)
+    desk.check([job])
+
+
+def test_bytes_that_came_wrong_are_told_while_they_come_again(desk: Bench) -> None:
+    """The bar fell back to nothing, and not a word said why."""
+    (job,) = desk.add({"a.bin": MIB})
+    flip = desk.hub.fault(Fault.flip(MIB - 1))
+    desk.hub.fault(Fault.rate(2 * MIB, shared=True), where="cdn")
+    transfer = desk.start([job])
+    until(lambda: "wrong bytes" in (message := transfer.sample().message) and "2nd try of 3" in message)
+    flip.clear()
+    finish(transfer)
+    desk.check([job])
+
+
+def test_what_a_person_can_do_about_a_wait_is_told_with_it(desk: Bench) -> None:
+    (job,) = desk.add({"a.bin": MIB})
+    desk.hub.network_down("cdn")
+    transfer = desk.start([job], replace(FAST, backoff_first_s=1.0))
+    sample = told(transfer, Phase.RETRYING)
+    assert "the connection was refused" in sample.message
+    assert sample.advice is not None
+    assert "Check the network" in sample.advice
+    desk.hub.network_up("cdn")
+    finish(transfer)
+    assert transfer.sample().advice is None
+
+
+def test_a_model_that_is_deleted_meanwhile_is_called_that(desk: Bench) -> None:
+    """It was told as a disk that fails."""
+    (job,) = desk.add({"a.bin": MIB})
+    stall = desk.hub.fault(Fault.stall(after=1000), where="cdn")
+    transfer = desk.start([job], PATIENT)
+    stall.wait_hit()
+    until(lambda: transfer.sample().downloaded_bytes > 0)
+    shutil.rmtree(job.part.parent)
+    stall.clear()
+    with pytest.raises(CacheGone, match="deleted"):
+        finish(transfer)
 
 
 def test_checking_what_is_here_is_told_as_hashing(desk: Bench) -> None:

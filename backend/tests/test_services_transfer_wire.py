@@ -175,7 +175,7 @@ def closed_port() -> contextlib.closing[socket.socket]:
 def test_refused() -> None:
     with closed_port() as sock:
         ear = get(f"http://127.0.0.1:{sock.getsockname()[1]}/secret")
-    assert ear.failure == WireFailure(pycurl.E_COULDNT_CONNECT, "no connection to the server")
+    assert ear.failure == WireFailure(pycurl.E_COULDNT_CONNECT, "the connection was refused: nothing listens there")
 
 
 def test_no_such_name() -> None:
@@ -281,10 +281,11 @@ def test_a_proxy_that_wants_a_password_says_so(certificate: tuple[Path, Path]) -
 
 def test_a_proxy_that_is_not_there(hub: HubServer) -> None:
     with closed_port() as sock:
-        address = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        ear = get(url(hub), replace(OPTIONS, proxy_for=lambda _: address))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        ear = get(url(hub), replace(OPTIONS, proxy_for=lambda _: f"http://me:secret@{address}"))
     assert ear.failure is not None
     assert ear.failure.code == pycurl.E_COULDNT_CONNECT
+    assert ear.failure.reason == f"the proxy {address} refused the connection: nothing listens there"
 
 
 # -- TLS

@@ -44,6 +44,7 @@ class Sample:
     message: str
     since: float
     deadline: float | None
+    advice: str | None = None
     connections: int = 0
     files: tuple[FileProgress, ...] = ()
 
@@ -118,12 +119,14 @@ class SizesKnown:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing moves and this is why: what it waits for, and until when (``deadline``), if that is known."""
+    """Nothing moves and this is why: what it waits for, and until when (``deadline``), if that is known. ``advice``:
+    what the person can do about it meanwhile."""
 
     at: float
     phase: Phase
     message: str
     deadline: float | None = None
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +230,13 @@ def apply(download: Download, change: Change) -> Download:
             return replace(d, total_bytes=total or 0, total_is_estimate=total is not None)
         case SizesKnown(at, commit, total, files_total):
             sizes = {"commit": commit, "total_bytes": total, "total_is_estimate": False, "files_total": files_total}
-            said = {"phase": Phase.CONNECTING, "message": "Sizes known.", "since": at, "deadline": None}
+            said = {"phase": Phase.CONNECTING, "message": "Sizes known.", "since": at, "deadline": None, "advice": None}
             began = at if d.transfer_began_at is None else d.transfer_began_at
             return _moved(d, Move.TRANSFER, transfer_began_at=began, **sizes, **said)
-        case Waiting(at, phase, message, deadline):
+        case Waiting(at, phase, message, deadline, advice):
             _only(d, d.status.is_active or d.status is Status.QUEUED, "wait")
             since = d.since if phase is d.phase else at
-            return replace(d, phase=phase, message=message, since=since, deadline=deadline)
+            return replace(d, phase=phase, message=message, since=since, deadline=deadline, advice=advice)
         case InLine(at, place):
             _only(d, d.status is Status.QUEUED, "stand in line")
             message = f"Waiting for a free slot, {words.ordinal(place)} in line."
@@ -267,7 +270,7 @@ def apply(download: Download, change: Change) -> Download:
         case Resumed(at):
             return _moved(d, Move.RESUME, desire=Desire.RUN, finished_at=None, **_in_line(at), **_NO_ERROR)
         case Requeued(at):
-            return _moved(d, Move.REQUEUE, **_in_line(at))
+            return _moved(d, Move.REQUEUE, **_in_line(at), **_NO_ERROR)
         case Cancelled(at, leftover):
             message = f"Cancelled. {leftover or 'Nothing partial was kept.'}"
             said = {"phase": None, "message": message, "since": at, "finished_at": at}

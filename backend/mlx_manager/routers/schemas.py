@@ -102,7 +102,7 @@ class Snapshot(BaseModel):
     speed_bps: int = Field(description="Bytes per second over the last seconds.")
     eta_s: float | None = Field(description="Seconds to go; null while it would be a guess.")
     error_code: str | None
-    advice: str | None = Field(description="The next step, where there is an error.")
+    advice: str | None = Field(description="The next step, where there is an error or a wait.")
     attempt: int
     files_done: int
     files_total: int

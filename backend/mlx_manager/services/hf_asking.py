@@ -7,6 +7,7 @@ the business of the rooms above: `hf_client.py`, `hf_search.py`, `hf_info.py`, `
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from mlx_manager.errors import (
     RevisionNotFound,
     TokenMissing,
     TokenRejected,
+    TooManyFiles,
 )
 from mlx_manager.services.hf_transport import ProxyChoice, Question, bounded_client, origin_of
 
@@ -124,6 +126,8 @@ class HubAsker:
         try:
             token = self._token()
         except (OIDCError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise TooManyFiles(f"No more files can be opened here: {error.strerror}.") from None
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise TokenRejected(f"The token cannot be read: {reason}.") from None
         if token and not _TOKEN.fullmatch(token):

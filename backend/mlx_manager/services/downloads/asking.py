@@ -19,6 +19,8 @@ AGAIN_FIRST_S = 1.0
 AGAIN_MAX_S = 10.0
 """A Hub that comes back is noticed within this time."""
 SAID_EVERY_S = 1.0
+TOLD_AFTER_S = 4.0
+"""Silence is told after so long, and from then on each second."""
 TOLD_AGAIN_S = 60.0
 """The same trouble is told in the log so often."""
 
@@ -45,7 +47,11 @@ class Asking:
         self._clock = clock
         self._begun = clock()
         self._phase = Phase.LISTING
-        self._asked_at: float | None = None
+        # What happens next, and when; the name's size, once it is needed.
+        self._next_at = self._begun + size_check_s
+        self._about = ""
+        self._silence: asyncio.TimerHandle | None = None
+        self._asked_at = 0.0
         self._told: tuple[str, float] | None = None
 
     async def until_answered(self) -> Plan:
@@ -70,18 +76,36 @@ class Asking:
             timer.cancel()
 
     async def _ask(self) -> Plan:
-        now = self._asked_at = self._clock()
-        # What happens next: the estimate, and after it the end of this question.
-        until = max(self._begun, now) if now >= self._begun + self._size_check_s else self._begun
-        self._say(self._phase, self._question, until + self._size_check_s)
+        loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
+        if self._about:
+            self._next_at = self._clock() + self._size_check_s
+        self._say(self._phase, self._question, self._next_at)
+        self._silence = loop.call_later(TOLD_AFTER_S, self._tell_silence)
         try:
             return await self._hub.plan(self._request)
         finally:
-            self._asked_at = None
+            if self._silence is not None:
+                self._silence.cancel()
+                self._silence = None
 
     @property
     def _question(self) -> str:
         return f"Asking the Hub for the files of {self._request.model_id}."
+
+    def _tell_silence(self) -> None:
+        """Now, and each second until the question ends."""
+        loop = asyncio.get_running_loop()
+        left = self._next_at - self._clock()
+        then = "Asked anew" if self._about else "Its size is estimated"
+        said = f"{self._question} No full answer for {words.duration(loop.time() - self._asked_at)}{self._about}."
+        said += f" {then} in {words.duration(left)}." if left > 0 else ""
+        try:
+            self._say(Phase.WAITING_FOR_HUB, said, self._next_at if left > 0 else None)
+        except DownloadSuperseded:
+            self._logger.info("another worker has taken over")
+            return
+        self._silence = loop.call_later(SAID_EVERY_S, self._tell_silence)
 
     async def _wait(self, error: MlxManagerError, wait: float) -> None:
         phase = Phase.RETRYING
@@ -93,7 +117,8 @@ class Asking:
         until, deadline = loop.time() + wait, self._clock() + wait
         # Said anew as the time goes by: a sentence that counts must not stand still.
         while (left := until - loop.time()) > 0:
-            self._say(phase, f"{error.detail} Asked again in {words.duration(left)}.", deadline)
+            said = f"{error.detail} Asked again in {words.duration(left)}."
+            self._say(phase, said, deadline, error.advice)
             await asyncio.sleep(min(SAID_EVERY_S, left))
 
     def _tell(self, what: str, wait: float) -> None:
@@ -108,15 +133,17 @@ class Asking:
         size = estimate_size(self._request.model_id)
         about = f"by its name it has about {words.size(size)}" if size else "its name does not tell the size"
         self._logger.warning("the Hub has not told the size in %.0f s; %s", self._size_check_s, about)
-        now = self._clock()
+        self._about = f"; {about}"
+        asked_for_s = asyncio.get_running_loop().time() - self._asked_at
+        self._next_at = self._clock() + self._size_check_s - asked_for_s
         try:
-            self._report(SizeEstimated(now, size))
-            if self._asked_at is not None:
-                ends = self._asked_at + self._size_check_s
-                said = f"{self._question} Nothing in {words.duration(self._size_check_s)}: {about}."
-                self._say(Phase.WAITING_FOR_HUB, said, ends if ends > now else None)
+            self._report(SizeEstimated(self._clock(), size))
         except DownloadSuperseded:
             self._logger.info("another worker has taken over")
+            return
+        if self._silence is not None:
+            self._silence.cancel()
+            self._tell_silence()
 
-    def _say(self, phase: Phase, message: str, deadline: float | None) -> None:
-        self._report(Waiting(self._clock(), phase, message, deadline))
+    def _say(self, phase: Phase, message: str, deadline: float | None, advice: str | None = None) -> None:
+        self._report(Waiting(self._clock(), phase, message, deadline, advice))

@@ -15,16 +15,12 @@ from typing import Any
 
 import httpcore2
 
-from mlx_manager.errors import HubTrouble, HubUnreachable
+from mlx_manager.errors import TLS_ADVICE, HubTrouble, HubUnreachable
 from mlx_manager.services.hf_transport.question import Question
 
 # A name often stands for several addresses, and behind a broken IPv6 route half of them swallow every packet. All but
 # the last address get this long to answer.
 FIRST_TRIES_S = 2.0
-TLS_ADVICE = (
-    "If a company's proxy or a virus scanner replaces certificates, add its certificate authority to the system's "
-    "store or name the file in SSL_CERT_FILE."
-)
 
 
 class BoundedBackend(httpcore2.NetworkBackend):
@@ -144,7 +140,7 @@ def _not_connected(who: str, cause: BaseException | None) -> HubUnreachable:
 
 def _broken(who: str, cause: BaseException | None) -> HubUnreachable:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        reason = cause.verify_message or "it cannot be verified"
+        reason = (cause.verify_message or "it cannot be verified").rstrip(".")
         return HubUnreachable(f"The TLS certificate of {who} is not trusted: {reason}.", advice=TLS_ADVICE)
     if isinstance(cause, ssl.SSLError):
         return HubUnreachable(f"No TLS with {who}: {cause.reason or 'it ended the talk'}.")

@@ -19,6 +19,7 @@ from mlx_manager.errors import (
     SourceRefused,
     SourceRejected,
     SourceTrouble,
+    TokenMissing,
     TokenRejected,
 )
 from mlx_manager.services.transfer.source import Address
@@ -75,11 +76,11 @@ def judge(head: Head, address: Address, wanted: tuple[int, int], size: int) -> V
         return Refusal(kind(f"{host} answered {status}."), resolve_again=signed)
     if address.mirror and status not in (416,):
         return Refusal(SourceRefused(f"The mirror {host} answered {status}."), True)
-    if signed and status in (400, 401, 403, 404, 410, 416) and "x-error-code" not in head.headers:
+    if signed and status in (400, 401, 403, 404, 410) and "x-error-code" not in head.headers:
         return Refusal(SourceRefused(f"{host} answered {status}: the address it was given has expired."), True)
-    if status == 416 and _total(head) in (None, size):
+    if status == 416 and (signed or _total(head) in (None, size)):
         return Refusal(SourceRefused(f"{host} will not give bytes {wanted[0]}-{wanted[1] - 1} ({status})."), True)
-    return Refusal(_denial(head, status, host), False)
+    return Refusal(_denial(head, status, address), False)
 
 
 def retry_after(headers: dict[str, str]) -> float | None:
@@ -143,12 +144,18 @@ def _total(head: Head) -> int | None:
     return int(match[1]) if match else None
 
 
-def _denial(head: Head, status: int, host: str) -> MlxManagerError:
-    code = head.headers.get("x-error-code", "")
+def _denial(head: Head, status: int, address: Address) -> MlxManagerError:
+    code, host = head.headers.get("x-error-code", ""), address.host
     if code == "GatedRepo":
         return GatedModel(f"{host} gives this file only to people who were granted access.")
+    if status == 401 and address.with_token:
+        return TokenRejected(f"{host} does not accept the token ({status}).")
+    if code == "RepoNotFound":
+        # A stranger is told the same of a model that is gone and of one that he may not see.
+        hidden = "" if address.with_token else ", or it is private now and nobody is logged in here"
+        return FileGone(f"{host} has no such model any more{hidden} ({status}).")
     if status == 401:
-        return TokenRejected(f"{host} does not accept the token, or wants one ({status}).")
+        return TokenMissing(f"{host} wants to know who asks ({status}).")
     if status == 403:
         return AccessDenied(f"{host} does not give this file to this account ({status}).")
     if status in (404, 410):

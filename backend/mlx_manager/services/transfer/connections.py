@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_manager.errors import (
+    TLS_ADVICE,
     MlxManagerError,
     SourceBusy,
     SourceRateLimited,
@@ -89,6 +90,11 @@ class Connections:
     def replace_at(self, now: float) -> float:
         """When the watchdog will replace a silent connection, on the steady clock."""
         return min((fetch.last_byte_at + self._patience_s for fetch in self._fetches), default=now)
+
+    def measured_at(self, now: float) -> float:
+        """When the watchdog will replace the first of the crawling connections, on the steady clock."""
+        since = [fetch.measured_since for fetch in self._fetches if fetch.measured_since is not None]
+        return min(since, default=now) + self._crawl_s
 
     def waits_for(self, now: float) -> Trouble | None:
         """What keeps files from being asked for now; of several, what ends first."""
@@ -198,7 +204,8 @@ class Connections:
                 fetch, SourceShort(f"{path}: {failure.reason} after {fetch.received} bytes ({address.host}).")
             )
         else:
-            unreachable = SourceUnreachable(f"{address.host}: {failure.reason}.")
+            advice = TLS_ADVICE if failure.untrusted else None
+            unreachable = SourceUnreachable(f"{address.host}: {failure.reason}.", advice=advice)
             self._trouble(fetch, unreachable, resolve_again=address.signed)
 
     def _refused(self, fetch: Fetch, refusal: Refusal) -> None:
@@ -238,7 +245,7 @@ class Connections:
         if file.trouble is not None and file.trouble.until >= until:
             self._log.debug("%s besides", error.detail.rstrip("."))
             return
-        file.trouble = Trouble(error.detail, until, file.backoff.failures, limited)
+        file.trouble = Trouble(error.detail, until, file.backoff.failures, limited, error.advice)
         if limited:
             self._limited[fetch.address.host] = file.trouble
         if limited or isinstance(error, SourceBusy):

@@ -35,6 +35,7 @@ from mlx_manager.task_context import in_context
 
 ROUND_S = 0.1
 SAMPLE_EVERY_S = 0.1
+LATE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class CurlTransfer:
         self._wire: Wire | None = None
         self._rate = RateWindow()
         self._progress = {file: _progress(file) for file in self._files}
+        self._lately = RateWindow(limits.told_after_s)
         first = Sample(0, 0, 0, 0.0, None, None, 0, Phase.CONNECTING, "Preparing.", time.time(), None)
         # One attribute, so that other threads never see the one without the other.
         self._sampled: tuple[Sample, float] = first, 0.0
@@ -171,6 +173,8 @@ class CurlTransfer:
             silent_s=connections.silent_s(now),
             replace_at=connections.replace_at(now),
             waits_for=connections.waits_for(now),
+            crawls_at=self._crawls_at(connections, now, late=now - sampled_at > LATE_S),
+            measured_at=connections.measured_at(now),
         )
         saying = narrate(moment, self._limits)
         wall = time.time()
@@ -190,10 +194,21 @@ class CurlTransfer:
             message=saying.message,
             since=before.since if before.phase is saying.phase else wall,
             deadline=None if saying.deadline is None else wall + saying.deadline - now,
+            advice=saying.advice,
             connections=connections.count,
             files=tuple(self._progress.values()),
         )
         self._sampled = sample, now
+
+    def _crawls_at(self, connections: Connections, now: float, *, late: bool) -> float | None:
+        """The rate of all connections together, in bytes per second, where it is none to speak of for as long as
+        silence would have to last to be told. ``late``: the machine slept, and that is no crawl of theirs."""
+        if late or not connections.count or any(throttle.rate_bps is not None for throttle in self._throttles):
+            self._lately = RateWindow(self._limits.told_after_s)
+        self._lately.add(now, connections.received)
+        rate = self._lately.speed_bps
+        slow = rate < self._limits.min_rate_bps * connections.count
+        return rate if slow and self._lately.span_s >= self._limits.told_after_s else None
 
 
 def _progress(file: Gathering) -> FileProgress:

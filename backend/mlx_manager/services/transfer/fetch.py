@@ -161,6 +161,11 @@ class Fetch:
     def silent_for(self, now: float) -> float:
         return now - self.last_byte_at
 
+    @property
+    def measured_since(self) -> float | None:
+        """When the window began that its rate is judged by; None until its first byte."""
+        return self._window_at
+
     def measure(self, now: float, window_s: float) -> float | None:
         """Bytes per second over the window that ends now; None while it is open."""
         if self._window_at is None or now - self._window_at < window_s:

@@ -39,6 +39,7 @@ class Trouble:
     until: float
     tries: int
     rate_limited: bool
+    advice: str | None = None
 
 
 class Gathering:

@@ -16,7 +16,8 @@ class Moment:
     """What the narrator looks at. ``now`` and the moments in it are of the steady clock, in seconds.
 
     ``silent_s``: for how long bytes were owed on open connections and none came. ``waits_for``: what keeps files from
-    being asked for now.
+    being asked for now. ``crawls_at``: bytes per second of all connections, where that is none to speak of;
+    ``measured_at``: when those are replaced that crawl.
     """
 
     now: float
@@ -26,15 +27,18 @@ class Moment:
     silent_s: float
     replace_at: float
     waits_for: Trouble | None
+    crawls_at: float | None = None
+    measured_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Saying:
-    """``deadline`` on the steady clock: when it will do something of itself."""
+    """``deadline`` on the steady clock: when it will do something of itself. ``advice``: what the person can do."""
 
     phase: Phase
     message: str
     deadline: float | None = None
+    advice: str | None = None
 
 
 def narrate(m: Moment, limits: TransferLimits) -> Saying:
@@ -47,28 +51,52 @@ def narrate(m: Moment, limits: TransferLimits) -> Saying:
     if m.connections == 0:
         return _quiet(m, stages)
     active = [file for file in m.files if file.active]
-    reason = next((file.trouble.reason for file in active if file.trouble is not None), "")
-    went = f" Before that: {reason}" if reason else ""
+    trouble = next((file.trouble for file in active if file.trouble is not None), None)
+    went = f" Before that: {trouble.reason}" if trouble else ""
+    went += _came_wrong(active, limits)
+    advice = trouble.advice if trouble else None
     if m.silent_s >= limits.told_after_s:
         again = max(0.0, m.replace_at - m.now)
         return Saying(
             Phase.STALLED,
             f"No byte for {words.duration(m.silent_s)}; a new connection in {words.duration(again)}.{went}",
             m.replace_at,
+            advice,
+        )
+    if m.crawls_at is not None:
+        again = max(0.0, m.measured_at - m.now)
+        return Saying(
+            Phase.STALLED,
+            f"Only {words.size(m.crawls_at)}/s over {words.count(m.connections, 'connection')}; "
+            f"new ones in {words.duration(again)}.{went}",
+            m.measured_at,
+            advice,
         )
     what = active[0].job.path if len(active) == 1 else words.count(len(active), "file")
     # After its wait a file is connecting until a byte of it came.
     if m.received == 0 or all(file.trouble is not None and file.trouble.until <= m.now for file in active):
-        return Saying(Phase.CONNECTING, f"Connecting to fetch {what}.{went}")
-    return Saying(Phase.TRANSFERRING, f"Receiving {what} over {words.count(m.connections, 'connection')}.")
+        return Saying(Phase.CONNECTING, f"Connecting to fetch {what}.{went}", advice=advice)
+    over = words.count(m.connections, "connection")
+    return Saying(Phase.TRANSFERRING, f"Receiving {what} over {over}.{_came_wrong(active, limits)}")
+
+
+def _came_wrong(files: Sequence[Gathering], limits: TransferLimits) -> str:
+    """Why bytes that were here are fetched again."""
+    wrong = next((file for file in files if file.hash_failures), None)
+    if wrong is None:
+        return ""
+    tried = f"{words.ordinal(wrong.hash_failures + 1)} try of {limits.hash_attempts}"
+    return f" {wrong.job.path} had wrong bytes (its hash differs): they are found and fetched again, {tried}."
 
 
 def _waiting(trouble: Trouble, now: float) -> Saying:
     wait = max(0.0, trouble.until - now)
     if trouble.rate_limited:
-        return Saying(Phase.RATE_LIMITED, f"{trouble.reason} Goes on in {words.duration(wait)}.", trouble.until)
+        goes_on = f"{trouble.reason} Goes on in {words.duration(wait)}."
+        return Saying(Phase.RATE_LIMITED, goes_on, trouble.until, trouble.advice)
     tries = f" ({words.ordinal(trouble.tries)} try in a row)" if trouble.tries > 1 else ""
-    return Saying(Phase.RETRYING, f"{trouble.reason} Tried again in {words.duration(wait)}{tries}.", trouble.until)
+    again = f"{trouble.reason} Tried again in {words.duration(wait)}{tries}."
+    return Saying(Phase.RETRYING, again, trouble.until, trouble.advice)
 
 
 def _quiet(m: Moment, stages: set[Stage]) -> Saying:

@@ -23,6 +23,8 @@ class Address:
     etag: str | None = None
     """Under which bytes came; None until some did."""
     ignores_ranges: bool = False
+    with_token: bool = False
+    """The person's token went along."""
 
     @property
     def host(self) -> str:
@@ -60,6 +62,7 @@ class Source:
         lines = ["Accept-Encoding: identity", "Accept: */*"]
         if not self.address.signed and (token := self._token_for(self.address.url)):
             lines.append(f"Authorization: Bearer {token}")
+            self.address.with_token = True
         return lines
 
     def follow(self, address: Address, url: str) -> bool:

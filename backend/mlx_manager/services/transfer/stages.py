@@ -12,7 +12,15 @@ from functools import partial
 from typing import Any
 
 from mlx_manager.domain import words
-from mlx_manager.errors import CacheFailed, CacheNotWritable, DiskError, DiskFull, HashMismatch
+from mlx_manager.errors import (
+    CacheFailed,
+    CacheGone,
+    CacheNotWritable,
+    DiskError,
+    DiskFull,
+    HashMismatch,
+    TooManyFiles,
+)
 from mlx_manager.services.ports import VerifiedBlobs
 from mlx_manager.services.transfer.durable import DiskThread
 from mlx_manager.services.transfer.extents import WorkList
@@ -314,6 +322,10 @@ def disk_error(error: OSError, needed: int) -> DiskError:
     """What the disk said, for people."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"The disk is full: a file of {words.size(needed)} does not fit. What was received is kept.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFiles(f"No more files can be opened here: {error.strerror}. What was received is kept.")
+    if error.errno == errno.ENOENT:
+        return CacheGone("The model's folder was deleted from the cache while files were fetched into it.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CacheNotWritable(f"The cache cannot be written to: {error.strerror}.")
     return CacheFailed(f"The cache's disk failed: {error.strerror or error}.")

@@ -7,6 +7,8 @@ one connection, and with it one congestion window and one stall.
 
 from __future__ import annotations
 
+import errno
+import os
 import selectors
 import socket
 import threading
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pycurl
 
@@ -64,14 +67,19 @@ class WireFailure:
     code: int
     reason: str
 
+    @property
+    def untrusted(self) -> bool:
+        """The server's certificate is not one to be trusted."""
+        return self.code == pycurl.E_PEER_FAILED_VERIFICATION
+
 
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("curl", "head", "listener")
+    __slots__ = ("curl", "head", "listener", "proxy")
 
-    def __init__(self, curl: Any, listener: Listener) -> None:
-        self.curl, self.listener = curl, listener
+    def __init__(self, curl: Any, listener: Listener, proxy: str | None) -> None:
+        self.curl, self.listener, self.proxy = curl, listener, proxy
         self.head = Head()
 
 
@@ -97,7 +105,7 @@ class Wire:
     def open(self, url: str, headers: list[str], byte_range: tuple[int, int] | None, listener: Listener) -> Exchange:
         """GET ``url``; ``byte_range`` is half-open. Redirects are answers like any other."""
         curl = self._idle.pop() if self._idle else self._new_curl()
-        exchange = Exchange(curl, listener)
+        exchange = Exchange(curl, listener, self._options.proxy_for(url))
         curl.setopt(pycurl.URL, url)
         curl.setopt(pycurl.HTTPHEADER, headers)
         if byte_range:
@@ -106,7 +114,7 @@ class Wire:
             curl.unsetopt(pycurl.RANGE)
         # Empty strings keep libcurl from reading proxies, and exceptions from them, out of the environment by rules of
         # its own.
-        curl.setopt(pycurl.PROXY, self._options.proxy_for(url) or "")
+        curl.setopt(pycurl.PROXY, exchange.proxy or "")
         curl.setopt(pycurl.NOPROXY, "")
         curl.setopt(pycurl.HEADERFUNCTION, exchange.head.feed)
         curl.setopt(pycurl.WRITEFUNCTION, lambda chunk: self._on_body(exchange, chunk))
@@ -190,7 +198,14 @@ class Wire:
             for curl in whole:
                 self._end(curl, None)
             for curl, code, text in failed:
-                self._end(curl, WireFailure(code, _reason(code, text)))
+                self._end(curl, WireFailure(code, self._reason(curl, code, text)))
+
+    def _reason(self, curl: Any, code: int, text: str) -> str:
+        exchange = self._exchanges.get(curl)
+        proxy = urlsplit(exchange.proxy).netloc.rpartition("@")[2] if exchange and exchange.proxy else ""
+        if code == pycurl.E_COULDNT_CONNECT and not text.startswith(_TUNNEL):
+            return _no_connection(curl.getinfo(pycurl.OS_ERRNO), proxy)
+        return _reason(code, text)
 
     def _end(self, curl: Any, failure: WireFailure | None) -> None:
         exchange = self._exchanges.get(curl)
@@ -241,10 +256,11 @@ class Wire:
             return
 
 
+_TUNNEL = "CONNECT tunnel"
+"""How libcurl begins what it says of a proxy that will not let one through."""
 _REASONS = {
     pycurl.E_COULDNT_RESOLVE_HOST: "the name of the server cannot be resolved (DNS)",
     pycurl.E_COULDNT_RESOLVE_PROXY: "the name of the proxy cannot be resolved (DNS)",
-    pycurl.E_COULDNT_CONNECT: "no connection to the server",
     pycurl.E_OPERATION_TIMEDOUT: "connecting took too long",
     pycurl.E_PARTIAL_FILE: "the server ended the answer early",
     pycurl.E_GOT_NOTHING: "the server closed the connection without an answer",
@@ -258,8 +274,18 @@ _REASONS = {
 }
 
 
+def _no_connection(number: int, proxy: str) -> str:
+    """``number``: what the system said (errno), 0 where libcurl does not know; ``proxy``: host:port, where there is
+    one in between."""
+    if number == errno.ECONNREFUSED:
+        refused = f"the proxy {proxy} refused the connection" if proxy else "the connection was refused"
+        return f"{refused}: nothing listens there"
+    where = f"the proxy {proxy}" if proxy else "the server"
+    return f"no connection to {where}" + (f": {os.strerror(number)}" if number else "")
+
+
 def _reason(code: int, text: str) -> str:
-    if text.startswith("CONNECT tunnel"):
+    if text.startswith(_TUNNEL):
         return f"the proxy refuses ({text})"
     known = _REASONS.get(code)
     if known is None:
