@@ -10,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
 
 BIN := .venv/bin
 
-.PHONY: help serve test check demo browser e2e torture bench fmt clean vendor setup setup-browser setup-e2e
+.PHONY: help serve test check demo browser e2e torture faults bench fmt clean vendor setup setup-browser setup-e2e
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (som
 
 torture: setup ## Kill the server 200 times amid its downloads, and prove that nothing is lost (ten minutes)
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m torture $(ARGS)
+
+faults: setup ## Everything that can go wrong, done for real; writes docs/faults.md (minutes; root sees most)
+	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m faults $(ARGS)
 
 bench: setup ## Side by side with hf, aria2c and curl against a hub of its own (half an hour; see docs/performance.md)
 	@exec $(BIN)/python -m benchmarks $(ARGS)

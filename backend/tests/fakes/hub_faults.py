@@ -276,6 +276,16 @@ class Fault:
         return Fault("flip", strike, applies)
 
     @staticmethod
+    def other_content() -> Fault:
+        """Send bytes of another file of the same size, zeros."""
+
+        def strike(exchange: Exchange, _: Gate) -> None:
+            body = _body(exchange)
+            body.content = plain(bytes(body.content.size))
+
+        return Fault("other_content", strike, _content)
+
+    @staticmethod
     def gzip() -> Fault:
         """Compress a body that was asked for as it is."""
 

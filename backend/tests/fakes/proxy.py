@@ -13,10 +13,10 @@ from typing import Self
 class LoopbackProxy:
     """`asked`: the first line of each request. With `login` ("user:password") everybody else gets a 407."""
 
-    def __init__(self, login: str | None = None) -> None:
+    def __init__(self, login: str | None = None, port: int = 0) -> None:
         self.asked: list[str] = []
         self._login = base64.b64encode(login.encode()).decode() if login else None
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, name="proxy")]
