@@ -224,7 +224,7 @@ def test_downloaded_never_goes_back_while_all_is_well_and_the_figures_agree(desk
 def test_the_words_of_a_wrong_hash_and_of_the_end(desk: Bench, caplog: pytest.LogCaptureFixture) -> None:
     (job,) = desk.add({"a.bin": 100 * KIB})
     desk.hub.fault(Fault.flip(7), times=1)
-    desk.pull([job])
+    desk.pull([job], replace(FAST, told_after_s=60.0))
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("mlx_manager")]
     story = [line for line in lines if not line.startswith("GET")]
     assert story[0] == "a.bin: begun, 102.4 kB"
