@@ -10,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
 
 BIN := .venv/bin
 
-.PHONY: help serve test check demo browser e2e torture faults bench fmt clean vendor setup setup-browser setup-e2e
+.PHONY: help serve test check demo browser e2e fuzz torture faults bench fmt clean vendor setup setup-browser setup-e2e
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ browser: setup-browser ## The page in a real browser, faults included (Chromium 
 
 e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (some hundred MB to set up)
 	$(BIN)/pytest backend/e2e -o faulthandler_timeout=900 $(ARGS)
+
+fuzz: setup ## Requests that nobody thought of, against the real API (a minute; ARGS='--seconds 600' for more)
+	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m fuzz $(ARGS)
 
 torture: setup ## Kill the server 200 times amid its downloads, and prove that nothing is lost (ten minutes)
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m torture $(ARGS)

@@ -75,6 +75,15 @@ def test_nothing_is_told_without_the_token(api: Api, token: str, method: str, pa
     assert "content-security-policy" in answer.headers
 
 
+def test_no_operation_of_the_api_is_open(api: Api, token: str) -> None:
+    document = api.call("GET", "/openapi.json", headers=_bearer(token)).json
+    assert document["security"] == [{"token": []}]
+    for path, methods in document["paths"].items():
+        for method in methods:
+            answer = api.call(method.upper(), re.sub(r"\{\w+\}", "x", path))
+            assert (answer.status, answer.json["code"]) == (401, "access_needed"), (method, path)
+
+
 def test_a_script_is_let_in_by_its_header(api: Api, token: str) -> None:
     for credentials in (token, make_pass(token, 60)):
         assert api.call("GET", "/health", headers=_bearer(credentials)).status == 200

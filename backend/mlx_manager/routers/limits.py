@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlx_manager.routers.deps import CoreDep
 from mlx_manager.routers.problems import documented
+from mlx_manager.routers.schemas import NUMBER
 
 router = APIRouter(prefix="/api", tags=["limits"])
 LEAST_BPS = 1024
@@ -15,9 +18,9 @@ LEAST_BPS = 1024
 class Bandwidth(BaseModel):
     """``bandwidth_bps``: bytes per second; null for no cap."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
-    bandwidth_bps: int | None = Field(ge=LEAST_BPS, le=1_000_000_000_000)
+    bandwidth_bps: Annotated[int, Field(ge=LEAST_BPS, le=1_000_000_000_000), NUMBER] | None
 
 
 @router.get("/limits", response_model=Bandwidth, responses=documented())

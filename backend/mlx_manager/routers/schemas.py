@@ -5,10 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlx_manager.domain.catalog import MAX_ID, MAX_PATTERN, MAX_PATTERNS, MAX_REVISION
 from mlx_manager.domain.states import Phase, Status
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("it should be a number")
+    return value
+
+
+NUMBER = BeforeValidator(_number)
+"""Last of an int's annotations: as JSON has it, 5 and 5.0, but neither "5" nor true, which Python would take."""
 
 # What `domain.catalog` checks, as a schema says it, for whoever generates requests. It is told and not enforced here: a
 # wrong one is answered in the words of the check.
@@ -40,8 +50,8 @@ _PATTERNS: dict[str, Any] = {
 class DownloadRequest(BaseModel):
     """What to download. The same model, revision and patterns in flight is one download."""
 
-    # A misspelt field would silently fetch more than was asked for; "5", 5.0 or true are no number here.
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # A misspelt field would silently fetch more than was asked for.
+    model_config = ConfigDict(extra="forbid")
 
     model_id: Annotated[
         str, Field(description="ORG/MODEL", examples=["mlx-community/Qwen3-0.6B-4bit"], json_schema_extra=MODEL_ID)
@@ -58,7 +68,7 @@ class DownloadRequest(BaseModel):
     ignore_patterns: Annotated[
         list[str] | None, Field(description="No file that matches one of them.", json_schema_extra=_PATTERNS)
     ] = None
-    priority: Annotated[int, Field(ge=-100, le=100, description="Higher waits less for a free slot.")] = 0
+    priority: Annotated[int, Field(ge=-100, le=100, description="Higher waits less for a free slot."), NUMBER] = 0
 
 
 class Accepted(BaseModel):
