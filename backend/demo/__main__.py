@@ -13,7 +13,7 @@ from pathlib import Path
 from demo.models import fill
 from fakes.hub_server import HubServer
 
-PER_CONNECTION = 1_500_000
+PER_CONNECTION = 400_000
 """Bytes per second: slow enough to watch, fast enough not to wait."""
 
 
