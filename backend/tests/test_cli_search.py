@@ -1,4 +1,4 @@
-"""`mlx-manager search`, as a person types it."""
+"""`mlx-manager search` and `show`, as a person types it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from cli_process import Home
 from discovering import add, quantised
-from fakes.hub_server import Fault, HubServer
+from fakes.hub_server import TOKEN, Fault, HubServer
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,22 @@ def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) ->
         with_no_hub.clear()
     assert offline.lines[1].startswith("mlx-community/Llama-8B-4bit")
     assert "before" in offline.err
+
+
+def test_one_model_on_one_screen(hub: HubServer, tmp_path: Path) -> None:
+    home = Home(tmp_path, hub.url, {"HF_TOKEN": TOKEN})
+    shown = home.run("show", "mlx-community/Llama-8B-4bit", "--context", "8192", "--card")
+    assert (shown.code, shown.err) == (0, "")
+    facts = {line[:10].strip(): line[10:] for line in shown.lines}
+    assert facts["what"] == "Llama, 8B parameters, 4-bit, 131,072 tokens, text-generation"
+    assert "8,192 tokens" in facts["runs here"]
+    assert facts["here"] == "nothing yet"
+    assert facts["get it"] == "mlx-manager pull mlx-community/Llama-8B-4bit"
+    assert shown.lines[-1] == "mlx-community/Llama-8B-4bit"
+    gated = home.run("show", "mlx-community/Qwen3-900B-8bit").out
+    assert f"gated; ask for access on {hub.url}/mlx-community/Qwen3-900B-8bit" in gated
+    told = json.loads(home.run("show", "mlx-community/Llama-8B-4bit", "--json").out)
+    assert told["use"]["hf"] == "hf download mlx-community/Llama-8B-4bit"
+    unknown = home.run("show", "no-such/model")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "Check the spelling" in unknown.err

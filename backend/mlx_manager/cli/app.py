@@ -125,6 +125,22 @@ def search(
 
 
 @app.command()
+def show(
+    model: ModelArgument,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the conversation that has to fit [default: 4096]")
+    ] = None,
+    card: Annotated[bool, typer.Option("--card", help="The model's card too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model: what it is, what it needs, what is here of it, and whether it runs on this machine."""
+    from mlx_manager.cli.asking import parse_model
+    from mlx_manager.cli.showing import show_model
+
+    show_model(Settings.load(), parse_model(model), context=context, card=card, as_json=as_json)
+
+
+@app.command()
 def ls(as_json: JsonOption = False) -> None:
     """List the models of the Hugging Face cache."""
     from mlx_manager.cli.listing import list_models

@@ -124,6 +124,11 @@ class ApiClient:
         """A page of /api/models/search. The Hub is asked, so it may take its time."""
         return self._call("GET", "/api/models/search", params=dict(params), timeout=HUB_WITHIN_S)
 
+    def info(self, wanted: ModelRequest, context: int | None) -> dict[str, Any]:
+        """/api/models/info of a model."""
+        params: dict[str, Any] = {"revision": wanted.revision} | ({"context": context} if context else {})
+        return self._call("GET", f"/api/models/info/{wanted.model_id}", params=params, timeout=HUB_WITHIN_S)
+
     def deletion(self, model_id: str, params: dict[str, str]) -> dict[str, Any]:
         """What `delete` with the same ``params`` (revision, leftovers) would remove."""
         return self._call("GET", f"/api/models/local/{quote(model_id)}/delete", params=params)

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from mlx_manager.domain.catalog import check_request
+from mlx_manager.domain.fit import MOST_CONTEXT
 from mlx_manager.domain.search import Place, Sort, Wish
 from mlx_manager.domain.snapshot import moment
 from mlx_manager.routers.deps import CoreDep, fresh
-from mlx_manager.routers.discovery_schemas import MachineState, SearchPage
+from mlx_manager.routers.discovery_schemas import Fit, MachineState, ModelInfo, SearchPage
 from mlx_manager.routers.problems import documented
 
 router = APIRouter(prefix="/api", tags=["discovery"])
@@ -70,6 +72,24 @@ async def search(
             "note": result.note,
         }
     )
+
+
+Revision = Annotated[str, Query(max_length=250, description="A branch, a tag or a commit.")]
+Context = Annotated[int | None, Query(ge=1, le=MOST_CONTEXT, description="Tokens; 4096 unless the model takes fewer.")]
+
+
+@router.get("/models/info/{org}/{name}", response_model=ModelInfo, responses=documented(*HUB_PROBLEMS))
+async def info(org: str, name: str, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
+    """One model in full: card, files, figures, access, what is here of it, and whether it runs on this machine."""
+    request = check_request(f"{org}/{name}", revision)
+    return fresh(await core.discovery.informer.info(request.model_id, request.revision, context))
+
+
+@router.get("/models/fit/{org}/{name}", response_model=Fit, responses=documented(*HUB_PROBLEMS))
+async def fit(org: str, name: str, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
+    """Whether a model runs on this machine with a conversation of so many tokens. Cheap: ask it for each context."""
+    request = check_request(f"{org}/{name}", revision)
+    return fresh((await core.discovery.informer.fit(request.model_id, request.revision, context)).shown())
 
 
 @router.get("/machine", response_model=MachineState, responses=documented())

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from mlx_manager.domain.facts import Access
 from mlx_manager.domain.fit import Verdict
+from mlx_manager.routers.schemas import LocalModel
 
 
 class Quant(BaseModel):
@@ -62,6 +64,81 @@ class SearchPage(BaseModel):
 
     models: list[Hit]
     next_cursor: str | None = Field(description="Asks for the next page; null on the last.")
+    as_of: datetime
+    age_s: float
+    stale: bool
+    note: str | None
+
+
+class RepoFile(BaseModel):
+    path: str
+    size: int
+    chosen: bool = Field(description="Part of the preset for MLX.")
+    here: bool
+
+
+class Revision(BaseModel):
+    name: str
+    kind: Literal["branch", "tag"]
+    commit: str
+
+
+class Variant(BaseModel):
+    """A model made from the same one."""
+
+    model_id: str
+    params: int | None
+    quant: Quant | None
+    size_bytes: int | None
+    size_is_estimate: bool
+    fit: Fit
+    local: Literal["complete", "partial"] | None
+
+
+class Use(BaseModel):
+    """Lines to paste."""
+
+    mlx_lm: str
+    python: str
+    hf: str
+
+
+class ModelInfo(BaseModel):
+    """One model in full. ``stale``: the Hub does not answer now; ``note`` says what this is instead."""
+
+    model_id: str
+    revision: str
+    commit: str
+    hub_url: str
+    author: str
+    name: str
+    task: str | None
+    family: str | None
+    architecture: str | None
+    params: int | None
+    quant: Quant | None
+    context_length: int | None
+    licence: str | None
+    licence_url: str | None
+    gated: Literal[False, "auto", "manual"]
+    access: Access = Field(description="What it takes to fetch the files; `access_url` is the page that grants it.")
+    access_url: str | None
+    downloads: int
+    likes: int
+    updated_at: datetime | None
+    created_at: datetime | None
+    capabilities: list[str]
+    is_mlx: bool
+    size_bytes: int = Field(description="Of all files.")
+    weights_bytes: int | None
+    files: list[RepoFile]
+    revisions: list[Revision]
+    card_html: str | None = Field(description="The README, made safe: no script, no style, no image.")
+    card_note: str | None
+    fit: Fit
+    variants: list[Variant] = Field(description="What runs here first, the largest of it first.")
+    local: LocalModel | None
+    use: Use
     as_of: datetime
     age_s: float
     stale: bool

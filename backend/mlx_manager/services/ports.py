@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Change, Download, Sample
 from mlx_manager.domain.events import Event, EventKind
+from mlx_manager.domain.library import Library
 from mlx_manager.domain.plan import Digest, Plan, PlanFile
 from mlx_manager.domain.states import Desire, Status
 
@@ -87,6 +88,18 @@ class Cache(Protocol):
     def discard(self, plan: Plan, *, keep: Collection[str] = ()) -> int:
         """Remove partial files and their journals, not those with an etag in ``keep`` or held by another process;
         folders left empty go too. Bytes freed."""
+
+
+class LocalModels(Protocol):
+    """What is in the cache, for those who only look. All calls block. Raise DiskError."""
+
+    def library(self) -> Library: ...
+
+    def files(self, model_id: str, commit: str) -> dict[str, int]:
+        """Path → size of what is here of a commit."""
+
+    def content(self, model_id: str, commit: str, path: str, most: int) -> bytes | None:
+        """The first ``most`` bytes of a file that is here; None where it is not."""
 
 
 @dataclass(frozen=True, slots=True)

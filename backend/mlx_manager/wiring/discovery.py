@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from mlx_manager.domain.machine import Machine
 from mlx_manager.errors import DiskError
-from mlx_manager.services.discovery import Searcher
+from mlx_manager.services.card import render_card
+from mlx_manager.services.discovery import Informer, Searcher
 from mlx_manager.services.hf_asking import HubAsker
 from mlx_manager.services.hf_cache import HfCache
+from mlx_manager.services.hf_info import HubInfo
 from mlx_manager.services.hf_search import HubSearch
 from mlx_manager.services.hub_memory import HubMemory
 from mlx_manager.settings import Settings
@@ -23,6 +25,10 @@ class Discovery:
         self._cache = cache
         self.memory = HubMemory(settings.hub_memory)
         self.searcher = Searcher(HubSearch(hub).page, self.memory, machine, self._here)
+
+        self.informer = Informer(
+            HubInfo(hub).facts, self.memory, cache, self.searcher, machine, render_card, settings.hf_endpoint
+        )
 
     async def _here(self) -> Mapping[str, str]:
         """Model id → "complete" or "partial"; a cache that cannot be read is told where it is asked for."""

@@ -71,7 +71,7 @@ class HubApi:
         commit = repo.commit(rest[1]) if len(rest) == 2 else repo.head
         document = describe(repo, commit)
         document["siblings"] = [sibling(file, request.flag("blobs")) for file in commit.files.values()]
-        document |= {"config": config_of(commit), "cardData": card_of(commit), **_safetensors(commit)}
+        document = {"config": config_of(commit), "cardData": card_of(commit), **_safetensors(commit), **document}
         document["usedStorage"] = sum(file.content.size for file in commit.files.values())
         if expand := wanted(request):
             document = {key: value for key, value in document.items() if key in {"_id", "id", *expand}}

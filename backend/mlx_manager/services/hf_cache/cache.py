@@ -12,11 +12,12 @@ from pathlib import Path
 from mlx_manager.domain import words
 from mlx_manager.domain.library import DeletePlan, Library, LocalModel
 from mlx_manager.domain.machine_checks import Leftover
-from mlx_manager.domain.plan import Plan, case_collisions
+from mlx_manager.domain.plan import Plan, case_collisions, check_path
 from mlx_manager.errors import UnsafeFileName
 from mlx_manager.services.hf_cache.deleting import Deletion
 from mlx_manager.services.hf_cache.discarding import discard
 from mlx_manager.services.hf_cache.layout import (
+    COMMIT,
     RepoFolders,
     check_names,
     disk_errors,
@@ -25,8 +26,9 @@ from mlx_manager.services.hf_cache.layout import (
     prove_writable,
 )
 from mlx_manager.services.hf_cache.leftovers import find_leftovers
-from mlx_manager.services.hf_cache.library import LibraryReader
+from mlx_manager.services.hf_cache.library import LibraryReader, folder_name
 from mlx_manager.services.hf_cache.linking import link_files, make_parents, sweep, write_ref, write_tree
+from mlx_manager.services.hf_cache.reading import read_files
 from mlx_manager.services.ports import BlobPlace
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,26 @@ class HfCache:
     def local(self) -> list[LocalModel]:
         """The models of `library`."""
         return list(self.library().models)
+
+    def files(self, model_id: str, commit: str) -> dict[str, int]:
+        """Path → size of what is here of a commit; nothing where it is not here. Raises DiskError."""
+        name = folder_name(model_id)
+        if name is None or not COMMIT.fullmatch(commit):
+            return {}
+        with disk_errors(self.cache_dir):
+            return read_files(str(self.cache_dir / name), commit)
+
+    def content(self, model_id: str, commit: str, path: str, most: int) -> bytes | None:
+        """The first ``most`` bytes of a file that is here; None where it is not, or cannot be read."""
+        name = folder_name(model_id)
+        if name is None or not COMMIT.fullmatch(commit):
+            return None
+        try:
+            check_path(path)
+            with (self.cache_dir / name / "snapshots" / commit / path).open("rb") as file:
+                return file.read(most)
+        except (OSError, UnsafeFileName):
+            return None
 
     def deletion(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
         """What `delete` would remove. Raises NotInCache, DiskError."""

@@ -249,6 +249,12 @@ def _read_json(path: str) -> Any:
         return None
 
 
+def read_files(root: str, commit: str) -> dict[str, int]:
+    """Path → size of what is here of a commit, whole or with a wrong size. Raises OSError."""
+    present, _ = read_snapshot(f"{root}/snapshots/{commit}", read_blobs(f"{root}/blobs", []), [])
+    return {path: size for path, (size, _) in present.items()}
+
+
 def trace_of(path: str) -> Trace:
     return Trace(path, _mtime_ns(path))
 
