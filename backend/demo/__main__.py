@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from demo.models import fill
@@ -15,6 +20,9 @@ from fakes.hub_server import HubServer
 
 PER_CONNECTION = 400_000
 """Bytes per second: slow enough to watch, fast enough not to wait."""
+LIVELY = (1, 2, 3, 6)
+"""The models that are asked for at the start, so that the page has something to show."""
+PATIENCE_S = 60.0
 
 
 def main() -> int:
@@ -38,6 +46,8 @@ def main() -> int:
             for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
                 environment.pop(name, None)
             _explain(shown, root, options.port)
+            begun = [] if options.still else [shown[i][0] for i in LIVELY]
+            threading.Thread(target=_begin, args=(options.port, begun), daemon=True).start()
             return _serve(environment)
 
 
@@ -45,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--port", type=int, default=10242, help="port of the server (10242)")
     parser.add_argument("--rate", type=float, default=PER_CONNECTION, help="bytes per second of each connection")
+    parser.add_argument("--still", action="store_true", help="begin no download: an empty library, as on the first day")
     parser.add_argument("--dir", help="keep everything here instead of in a folder that is removed")
     return parser.parse_args()
 
@@ -53,10 +64,25 @@ def _explain(shown: list[tuple[str, str]], root: Path, port: int) -> None:
     print("\nModels on the demo's hub:\n")
     for model_id, what in shown:
         print(f"  {model_id:24} {what}")
-    print("\nIn another terminal, in this folder:\n")
+    print(f"\nOpen http://127.0.0.1:{port} in a browser.\n\nOr in another terminal, in this folder:\n")
     print(f"  export MLX_MANAGER_HOME={root / 'mlx-manager'} HF_HOME={root / 'huggingface'}")
     print(f"  .venv/bin/mlx-manager pull {shown[1][0]}\n")
-    print(f"or over the API, at http://127.0.0.1:{port}. Ctrl-C ends the demo.\n", flush=True)
+    print("Ctrl-C ends the demo.\n", flush=True)
+
+
+def _begin(port: int, models: list[str]) -> None:
+    """Ask for the models as soon as the server answers."""
+    url = f"http://127.0.0.1:{port}/api/models/download"
+    give_up_at = time.monotonic() + PATIENCE_S
+    while models and time.monotonic() < give_up_at:
+        body = json.dumps({"model_id": models[0]}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except (ConnectionError, urllib.error.URLError):
+            time.sleep(0.2)  # it is not there yet
+        else:
+            del models[0]
 
 
 def _serve(environment: dict[str, str]) -> int:

@@ -15,7 +15,12 @@ def fill(hub: HubServer) -> list[tuple[str, str]]:
         model_id = f"demo/{name}"
         seed = sum(name.encode())
         hub.add_model(
-            model_id, mlx_model_files(size, shards=shards, seed=seed), gated=gated, likes=seed, downloads=size
+            model_id,
+            mlx_model_files(size, shards=shards, seed=seed),
+            gated=gated,
+            likes=seed,
+            downloads=seed * seed // 9,
+            pipeline_tag="text-generation",
         )
         shown.append((model_id, what))
         return model_id

@@ -76,9 +76,20 @@ def site() -> Site:
         digest.update(f"{path}\0{len(body)}\0".encode())
         digest.update(body)
     build = digest.hexdigest()[:12]
-    named = {path: _asset(path, found.pop(path).replace(b"{build}", build.encode())) for path in _BY_NAME}
+    # All modules are asked for at once, and not one after the other as each is found to import the next.
+    modules = "\n".join(
+        f'<link rel="modulepreload" href="/page/{{build}}/{path}">' for path in found if _is_module(path)
+    )
+    named = {
+        path: _asset(path, found.pop(path).replace(b"{modules}", modules.encode()).replace(b"{build}", build.encode()))
+        for path in _BY_NAME
+    }
     assets = {path: _asset(path, body) for path, body in found.items()}
     return Site(build, named, assets)
+
+
+def _is_module(path: str) -> bool:
+    return path.endswith(".js") and path != "theme.js"
 
 
 def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

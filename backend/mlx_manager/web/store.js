@@ -18,6 +18,7 @@ export const state = {
   limits: null,
   caps: new Map(), // task_id → bytes per second or null, of a row that is open
   local: null,
+  here: null, // model_id → complete or partial
   machine: null,
   account: null,
   starters: null,

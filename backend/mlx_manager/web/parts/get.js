@@ -1,5 +1,6 @@
 // The one button that gets a model, and what it says at each moment of the way.
 
+import { hereOf } from "../local.js";
 import { download, inFlight } from "../moves.js";
 import * as f from "../format.js";
 import { state } from "../store.js";
@@ -11,6 +12,7 @@ const t = texts.get;
 
 // `local`: complete, partial or null, as the server told with the model.
 export function getButton(modelId, local, { big = false, size = null, options = {} } = {}) {
+  const here = hereOf(modelId, local);
   const running = inFlight(modelId);
   const unseen = html`<span class="unseen"> ${modelId}</span>`;
   const shape = big ? "button primary big" : "button small";
@@ -18,11 +20,11 @@ export function getButton(modelId, local, { big = false, size = null, options = 
     const word = running.status === "downloading" ? f.percent(running.progress) : texts.status[running.status];
     return html`<a class="${shape} is-on" data-do="get" data-view href="/downloads">${icon("downloads")}<span>${word}</span>${unseen}</a>`;
   }
-  if (local === "complete" && state.route.query.get("revision") === null) {
+  if (here === "complete" && state.route.query.get("revision") === null) {
     return html`<a class="${shape} is-here" data-do="get" data-view href="/library">${icon("check")}<span>${t.here}</span>${unseen}</a>`;
   }
   const idle = state.moving.has(`download ${modelId}`) || state.link.server === "gone";
-  const word = local === "partial" ? t.goOn : size ? t.getSize(f.bytes(size)) : t.get;
+  const word = here === "partial" ? t.goOn : size ? t.getSize(f.bytes(size)) : t.get;
   return html`<button type="button" class=${shape} data-do="get" aria-disabled=${idle ? "true" : "false"}
     @click=${() => idle || download(modelId, options)}>${icon("downloads")}<span>${word}</span>${unseen}</button>`;
 }

@@ -20,7 +20,7 @@ export function hit(m) {
   ].filter((one) => one !== null);
   return html`<article class="hit" data-keep="hit ${m.model_id}" aria-label=${m.model_id}>
     <div class="hit-what">
-      <h3>${name(m.model_id)}</h3>
+      <h2>${name(m.model_id)}</h2>
       <p class="hit-facts">${facts.map((one) => html`<span>${one}</span>`)}</p>
     </div>
     <div class="hit-fit">${fitWord(m.fit)}${m.gated ? html`<span class="gated" title=${t.gatedWhy}>${icon("lock")}${t.gated}</span>` : nothing}</div>

@@ -2,6 +2,7 @@
 
 import { get, withQuery } from "../api.js";
 import { ago, bytes } from "../format.js";
+import { keepLocalFresh } from "../local.js";
 import { announce } from "../milestones.js";
 import { getButton } from "../parts/get.js";
 import { hit } from "../parts/hit.js";
@@ -24,7 +25,7 @@ let asking = null;
 export function enterDiscover(route) {
   search(route.query);
   if (!state.starters) load("starters", "/api/starters");
-  if (!state.local?.value) load("local", "/api/models/local");
+  if (!state.machine) load("machine", "/api/machine");
 }
 
 async function load(key, path) {
@@ -77,6 +78,7 @@ function set(name, values) {
 }
 
 export function discover() {
+  keepLocalFresh();
   const query = state.route.query;
   const asks = query.get("q") ?? "";
   const filtered = FILTERS.filter((name) => query.has(name)).length;

@@ -3,6 +3,7 @@
 import { del, get, modelPath, withQuery } from "../api.js";
 import { since } from "../clock.js";
 import * as f from "../format.js";
+import { keepLocalFresh, loadLocal } from "../local.js";
 import { announce } from "../milestones.js";
 import { download, inFlight } from "../moves.js";
 import { closeDialog, dialogButtons, openDialog } from "../parts/dialog.js";
@@ -20,20 +21,7 @@ const t = texts.library;
 const PLAIN_ID = /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/;
 
 export function enterLibrary() {
-  load();
-}
-
-async function load() {
-  const before = state.local?.value ?? null;
-  state.local = { value: before, error: null, busy: true };
-  try {
-    const value = await get("/api/models/local");
-    state.local = { value, error: null, busy: false };
-  } catch (error) {
-    if (error.status === undefined) throw error;
-    state.local = { value: before, error, busy: false };
-  }
-  changed();
+  loadLocal();
 }
 
 const ORDERS = {
@@ -44,8 +32,7 @@ const ORDERS = {
 };
 
 export function library() {
-  // A download that ended has made it old.
-  if (state.local === null || (state.local.old && !state.local.busy)) load();
+  keepLocalFresh();
   const { value, error } = state.local;
   const query = state.route.query;
   const wanted = (query.get("q") ?? "").toLowerCase();
@@ -57,7 +44,7 @@ export function library() {
       <p class="lead">${value ? t.lead(all.length, f.bytes(value.size_bytes ?? all.reduce((sum, one) => sum + one.size_bytes, 0))) : t.leadUnknown}
         ${state.system?.cache.free_bytes != null ? t.free(f.bytes(state.system.cache.free_bytes)) : nothing}</p>
     </header>
-    ${error ? trouble(error, load) : nothing}
+    ${error ? trouble(error, loadLocal) : nothing}
     ${!value && !error ? loading() : nothing}
     ${all.length > 0 ? tools(query) : nothing}
     ${value && all.length === 0 ? empty() : nothing}
@@ -89,7 +76,7 @@ function book(m) {
   const running = inFlight(m.model_id);
   return html`<article class="row book" data-keep="book ${m.model_id}" aria-label=${m.model_id}>
     <div class="row-head">
-      <h3>${name(m.model_id)}</h3>
+      <h2>${name(m.model_id)}</h2>
       ${running ? html`<a class="state state-on" data-view href="/downloads"><i></i>${texts.status[running.status]}</a>`
         : m.complete ? html`<span class="state state-good">${icon("check")}${t.complete}</span>`
         : html`<span class="state state-warn"><i></i>${t.partial}</span>`}
@@ -157,7 +144,7 @@ function deleteBody(modelId, revision, about) {
       closeDialog();
       notice(t.removed(modelId, f.bytes(done.freed_bytes)), "", "note");
       announce(t.removed(modelId, f.bytes(done.freed_bytes)));
-      load();
+      loadLocal();
       askSystem();
     } catch (problem) {
       if (problem.status === undefined) throw problem;

@@ -77,7 +77,7 @@ export function model() {
       <h1 tabindex="-1">${name(id, { link: false })}</h1>
       ${info ? html`<p class="hit-facts">${headFacts(info).map((one) => html`<span>${one}</span>`)}</p>` : nothing}
     </header>
-    ${it?.error ? trouble(it.error, () => load(id, state.route.query)) : nothing}
+    ${it?.error?.code === "not_found" ? html`<p class="named">${getButton(id, null, { big: true })}</p>` : it?.error ? trouble(it.error, () => load(id, state.route.query)) : nothing}
     ${!info && it?.busy ? loading() : nothing}
     ${info ? body(it, info) : nothing}`;
 }

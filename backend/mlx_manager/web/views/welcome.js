@@ -24,6 +24,6 @@ export function welcome() {
       <p>${fitWord(model.fit)}</p>
       ${getButton(model.model_id, model.local, { big: true, size: model.size_bytes })}
     </li>`)}</ul>
-    ${state.machine?.text ? html`<p class="muted">${state.machine.text}</p>` : nothing}
+    ${state.machine?.value ? html`<p class="muted">${state.machine.value.text}</p>` : nothing}
   </section>`;
 }
