@@ -43,11 +43,14 @@ e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (som
 fuzz: setup ## Requests that nobody thought of, against the real API (a minute; ARGS='--seconds 600' for more)
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m fuzz $(ARGS)
 
-torture: setup ## Kill the server 200 times amid its downloads, and prove that nothing is lost (ten minutes)
+torture: setup ## Kill the server 200 times amid its downloads, and prove that nothing is lost (a quarter of an hour)
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m torture $(ARGS)
 
 faults: setup ## Everything that can go wrong, done for real; writes docs/faults.md (minutes; root sees most)
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m faults $(ARGS)
+
+load: setup ## A thousand watchers and 200 downloads, ten times over: who hears late, what leaks (ten minutes)
+	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m torture.load $(ARGS)
 
 bench: setup ## Side by side with hf, aria2c and curl against a hub of its own (half an hour; see docs/performance.md)
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -34,6 +34,7 @@ def main() -> int:
 
     described = root / "models.json"
     described.write_text(json.dumps(world.models(int(options.size * 1e6))))
+    engines = (options.engine,) if options.engine else world.ENGINES
     dice = random.Random(options.seed)
     line_bps = int(options.line * 1e6)
     arguments = ["--models-file", str(described), "--blob-dir", str(root), "--xet"]
@@ -41,7 +42,7 @@ def main() -> int:
         say(f"{options.kills} kills, seed {options.seed}, a line of {options.line:g} MB/s, in {root}")
         ordeal = Ordeal(root, hub, lives(options.seed), options.kills, line_bps, say)
         while ordeal.tally.kills < options.kills and not ordeal.tally.complaints:
-            ordeal.round(world.ENGINES[ordeal.tally.rounds % len(world.ENGINES)], world.faults(dice, line_bps))
+            ordeal.round(engines[ordeal.tally.rounds % len(engines)], world.faults(dice, line_bps))
     tally = ordeal.tally
     if tally.again > tally.may_come_again:
         tally.complaints.append("more was fetched again than was on its way")
@@ -62,6 +63,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--line", type=float, default=10, help="megabytes a second of all connections together")
     parser.add_argument("--size", type=float, default=300, help="megabytes of the models of one round")
+    parser.add_argument("--engine", choices=sorted(set(world.ENGINES)), help="in all rounds, instead of each in turn")
     parser.add_argument("--dir", help="an empty folder to work in, which is kept")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ import queue
 import shutil
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main() -> None:
@@ -27,9 +27,7 @@ def main() -> None:
     # Cut off, or none at all: whoever was to send it was killed.
     if (line := sys.stdin.readline()).endswith("\n"):
         serve(json.loads(line), folder)
-    _remove(folder)
-    # Not an orderly end, which would wait for the network.
-    os._exit(0)
+    leave(folder, 0)
 
 
 def serve(order: dict[str, Any], folder: str) -> None:
@@ -40,7 +38,7 @@ def serve(order: dict[str, Any], folder: str) -> None:
     # It reads the environment, and begins a log, when it is imported.
     import hf_xet
 
-    file = File(hf_xet, order)
+    file = File(hf_xet, order, folder)
     for number in range(order["streams"]):
         threading.Thread(target=file.work, name=f"stream-{number}", daemon=True).start()
     for line in sys.stdin:
@@ -50,20 +48,23 @@ def serve(order: dict[str, Any], folder: str) -> None:
         file.report()
 
 
-def _remove(folder: str) -> None:
-    """Whoever started us would do it, but may have been killed. hf_xet may be making folders there at this moment."""
+def leave(folder: str, status: int) -> NoReturn:
+    """Not an orderly end, which would wait for the network. Whoever started us would remove the folder, but may have
+    been killed; hf_xet may be making others in it at this moment."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):  # noqa: PTH110 - nothing is imported here that can be done without
-            return
+            break
+    os._exit(status)
 
 
 class File:
     """``order``: ``url`` and ``headers`` of the question for a token, the file's ``hash``, ``size`` and ``path``, and
     ``config`` for hf_xet, which is ``library``."""
 
-    def __init__(self, library: Any, order: dict[str, Any]) -> None:
+    def __init__(self, library: Any, order: dict[str, Any], folder: str) -> None:
         self._library = library
+        self._folder = folder
         self.ranges: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._order = order
         self._fd = os.open(order["path"], os.O_WRONLY | os.O_CLOEXEC)
@@ -86,7 +87,11 @@ class File:
                 self._fail("disk" if error.errno else "source", error, error.errno or 0)
             except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; it must be told
                 self._fail("source", error)
-            self._say({"have": [start, end]})
+            try:
+                self._say({"have": [start, end]})
+            except OSError:
+                # Whoever asked for it was killed.
+                leave(self._folder, 1)
 
     def _fetch(self, start: int, end: int) -> None:
         at = start
@@ -115,8 +120,11 @@ class File:
             self._group.finish()
 
     def _fail(self, kind: str, error: BaseException, number: int = 0) -> None:
-        self._say({"error": kind, "detail": f"{error}", "errno": number})
-        os._exit(1)
+        try:
+            self._say({"error": kind, "detail": f"{error}", "errno": number})
+        finally:
+            # Also when nobody is there to hear it.
+            leave(self._folder, 1)
 
     def _say(self, what: dict[str, Any]) -> None:
         with self._lock:

@@ -1,0 +1,64 @@
+"""What a process holds, seen from outside: descriptors, threads, connections, memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """``descriptors``: all but those of ``kept``, connections to others that are kept for reuse; ``connections``: those
+    that others have made to it. ``rss``: bytes of memory. Memory and what is kept are no leak by themselves, so they
+    are left out when two are compared."""
+
+    descriptors: int
+    threads: int
+    connections: int
+    children: int
+    kept: int
+    rss: int
+
+    def beyond(self, before: Census) -> list[str]:
+        """What there is more of than there was, in words."""
+        counts = ("descriptors", "threads", "connections", "children")
+        return [
+            f"{getattr(self, name)} {name}, {getattr(before, name)} before"
+            for name in counts
+            if getattr(self, name) > getattr(before, name)
+        ]
+
+
+def census(pid: int) -> Census:
+    """Of one process."""
+    process = psutil.Process(pid)
+    with process.oneshot():
+        sockets = process.net_connections("tcp")
+        listening = {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
+        connections = sum(one.laddr in listening for one in sockets) - len(listening)
+        kept = len(sockets) - connections - len(listening)
+        return Census(
+            descriptors=process.num_fds() - kept,
+            threads=process.num_threads(),
+            connections=connections,
+            children=len(process.children()),
+            kept=kept,
+            rss=process.memory_info().rss,
+        )
+
+
+def settled(pid: int, before: Census, within_s: float) -> Census:
+    """Wait until it holds no more than before, or for so long: what is kept for reuse ends after a while."""
+    give_up_at = time.monotonic() + within_s
+    while (now := census(pid)).beyond(before) and time.monotonic() < give_up_at:
+        time.sleep(0.1)
+    return now
+
+
+def slope(values: list[float]) -> float:
+    """How much they grow from one to the next, by least squares."""
+    middle, mean = (len(values) - 1) / 2, sum(values) / len(values)
+    spread = sum((n - middle) ** 2 for n in range(len(values)))
+    return sum((n - middle) * (value - mean) for n, value in enumerate(values)) / spread if spread else 0.0
