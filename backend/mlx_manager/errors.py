@@ -123,6 +123,12 @@ TLS_ADVICE = (
 )
 
 
+READ_ONLY_ADVICE = (
+    "The cache's disk is mounted read-only, which a fault of the disk can do too: look at it, mount it for writing, "
+    "then resume; or set HF_HUB_CACHE to another folder."
+)
+
+
 class HubError(MlxManagerError):
     code = "hub_error"
     http_status = 502

@@ -320,9 +320,10 @@ def test_a_wrong_file_does_not_harm_the_others(desk: Bench) -> None:
 def test_what_never_passes_ends_with_its_reason(desk: Bench, fault: Fault) -> None:
     jobs = add(desk)
     desk.hub.fault(fault, where="cdn")
-    with pytest.raises(SourceRejected, match=r"asked \d times"):
+    with pytest.raises(SourceRejected, match=r"asked \d times") as caught:
         finish(desk.start(jobs, replace(FAST, refusals=3)))
     assert len(desk.hub.requests("resolve")) == 4
+    assert "MLX_MANAGER_MIRRORS" in caught.value.advice, "it spoke of the person's token"
 
 
 def test_an_address_that_expired_under_many_connections_is_refused_once(desk: Bench) -> None:

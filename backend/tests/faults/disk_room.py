@@ -28,9 +28,7 @@ def full_before(scene: Scene) -> None:
     scene.paused("disk_full")
     assert scene.hub.bytes_sent() == 0, "bytes came before the disk was looked at"
     hog.unlink()
-    scene.then("The person frees 30 MB and resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person frees 30 MB and resumes.")
     scene.completed()
 
 
@@ -50,9 +48,7 @@ def full_in_the_middle(scene: Scene) -> None:
     scene.paused("disk_full")
     hog.unlink()
     slow.clear()
-    scene.then("The person frees the room and resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person frees the room and resumes.")
     scene.completed()
 
 
@@ -83,11 +79,9 @@ def read_only(scene: Scene) -> None:
     remount(disk, "ro")
     scene.serve(HF_HUB_CACHE=str(scene.cache))
     scene.ask()
-    scene.failed("cache_not_writable")
+    assert "read-only" in scene.failed("cache_not_writable")["advice"]
     remount(disk, "rw")
-    scene.then("The person mounts it for writing and resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person mounts it for writing and resumes.")
     scene.completed()
 
 
@@ -102,7 +96,7 @@ def read_only_in_the_middle(scene: Scene) -> None:
     scene.sent(4 * MIB)
     disk_fault(disk)
     scene.knowable()
-    scene.failed("cache_not_writable")
+    assert "read-only" in scene.failed("cache_not_writable")["advice"]
     slow.clear()
     scene.outcome.end += ", until the disk is repaired"
 
@@ -117,9 +111,7 @@ def no_permission(scene: Scene) -> None:
     scene.ask()
     scene.failed("cache_not_writable")
     scene.cache.chmod(0o777)
-    scene.then("The person gives write access and resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person gives write access and resumes.")
     scene.completed()
 
 
@@ -137,9 +129,7 @@ def permission_lost(scene: Scene) -> None:
     scene.failed("cache_not_writable")
     blobs.chmod(0o755)
     slow.clear()
-    scene.then("The person gives write access again and resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person gives write access again and resumes.")
     scene.completed()
 
 

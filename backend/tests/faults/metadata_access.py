@@ -22,9 +22,7 @@ def gated_then_granted(scene: Scene) -> None:
     scene.ask()
     scene.failed("gated_model")
     scene.hub.grant(MODEL)
-    scene.then("Access is granted; the person resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("Access is granted; the person resumes.")
     scene.completed()
 
 
@@ -78,9 +76,7 @@ def token_revoked(scene: Scene) -> None:
     scene.struck(revoked)
     scene.failed("token_rejected")
     revoked.clear()
-    scene.then("With a new token the person resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("With a new token the person resumes.")
     scene.completed()
 
 

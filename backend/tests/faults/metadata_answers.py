@@ -36,7 +36,7 @@ def unavailable(scene: Scene) -> None:
     _passing(scene, Fault.status(503), r"\(503\)", times=3)
 
 
-@row("The Hub limits the rate (429) and asks to wait 3 s", quick=True)
+@row("The Hub limits the rate (429) and asks to wait 3 s")
 def rate_limited(scene: Scene) -> None:
     _passing(scene, Fault.rate_limited(retry_after=3), "asks to wait 3 s", times=1, phase="rate_limited")
 
@@ -51,7 +51,7 @@ def rate_limited_silently(scene: Scene) -> None:
     _passing(scene, Fault.rate_limited(), r"\(429\)", times=2, phase="rate_limited")
 
 
-@row("The Hub's JSON is malformed, twice", quick=True)
+@row("The Hub's JSON is malformed, twice")
 def malformed(scene: Scene) -> None:
     _passing(scene, Fault.bad_json(), "not the Hub's JSON", times=2)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from api_client import ServerProcess
+from faults.disk_files import deleted
 from faults.scene import MODEL, Scene
 from faults.table import row
 from mlx_manager.storage import sqlite_url
@@ -23,19 +22,7 @@ MIB = 1 << 20
 
 @row("Somebody deletes the model's folder while it is downloaded (`rm -rf`)", again=None)
 def model_deleted(scene: Scene) -> None:
-    scene.model(16 * MIB, shards=8)
-    slow = scene.slow(5e6)
-    scene.serve()
-    scene.ask()
-    scene.sent(6 * MIB)
-    shutil.rmtree(scene.repo_dir)
-    scene.knowable()
-    scene.failed("cache_gone")
-    slow.clear()
-    scene.then("The person resumes.")
-    scene.knowable()
-    scene.move("resume")
-    scene.completed()
+    deleted(scene, scene.repo_dir)
 
 
 @row("Somebody deletes the model's folder while it is paused, and resumes", again=None)
@@ -48,9 +35,7 @@ def model_deleted_while_paused(scene: Scene) -> None:
     scene.move("pause")
     shutil.rmtree(scene.repo_dir)
     slow.clear()
-    scene.then("The person resumes.")
-    scene.knowable()
-    scene.move("resume")
+    scene.resume("The person resumes.")
     scene.completed()
 
 
@@ -60,17 +45,7 @@ def second_server(scene: Scene) -> None:
     slow = scene.slow(2e6)
     scene.serve()
     scene.ask()
-    done = subprocess.run(
-        [sys.executable, "-m", "mlx_manager", "serve"],
-        env=scene.server.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    said = " ".join(done.stderr.split())
-    assert done.returncode == 1 and "runs already at" in said, said
-    scene.note({"phase": None, "status": "(stderr)", "message": said, "advice": ""}, None)
+    scene.start_refused("runs already at")
     slow.clear()
     scene.completed()
 

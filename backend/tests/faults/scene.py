@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -238,6 +239,21 @@ class Scene:
         if verb == "resume" and status == 200:
             self.watch()
         return dict(answer.json)
+
+    def resume(self, why: str) -> None:
+        """The person resumes; what is told from now on is told of that."""
+        self.then(why)
+        self.knowable()
+        self.move("resume")
+
+    def start_refused(self, reason: str) -> None:
+        """A start in this environment fails, and says why on stderr, by the time the process ends."""
+        command = [sys.executable, "-m", "mlx_manager", "serve"]
+        env = self.server.env
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        said = " ".join(done.stderr.split())
+        assert done.returncode == 1 and re.search(reason, said), said
+        self.outcome.said.append(Seen("(stderr)", said, "", None))
 
     def completed(self, again: int | None = None) -> dict[str, Any]:
         """It ends well: the cache holds every byte as the Hub has it, and nothing partial."""

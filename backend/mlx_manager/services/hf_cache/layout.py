@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub.file_download import repo_folder_name
 
 from mlx_manager.domain.plan import Plan, check_path
-from mlx_manager.errors import CacheFailed, CacheNotWritable, DiskFull, UnsafeFileName
+from mlx_manager.errors import READ_ONLY_ADVICE, CacheFailed, CacheNotWritable, DiskFull, UnsafeFileName
 
 PART = ".part"
 JOURNAL = ".journal"
@@ -108,7 +108,8 @@ def disk_errors(where: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise DiskFull(f"The cache's disk is full: {path} cannot be written.") from error
         if error.errno in _BARRED:
-            raise CacheNotWritable(f"The cache cannot be used: {path}: {reason}.") from error
+            advice = READ_ONLY_ADVICE if error.errno == errno.EROFS else None
+            raise CacheNotWritable(f"The cache cannot be used: {path}: {reason}.", advice=advice) from error
         raise CacheFailed(f"The cache's disk failed: {path}: {reason}.") from error
 
 

@@ -31,6 +31,7 @@ from mlx_manager.services.transfer.wire import Wire, WireFailure
 
 CAPPED_CONNECTION_BPS = 2_000_000
 """Under a cap, so many bytes per second for each connection: more of them would only wait."""
+NOT_SERVED_ADVICE = "Not your fault: resume later or from another network, or name mirrors in MLX_MANAGER_MIRRORS."
 EARNED_BYTES = 256 * 1024
 LATE_S = 0.3
 """The loop comes round every 0.1 s; what goes beyond this was the machine's silence, not the network's."""
@@ -221,7 +222,8 @@ class Connections:
             # Nothing will change by waiting alone: a bounded number of fresh addresses, then an end with the reason.
             file.refusals += 1
             if file.refusals > self._limits.refusals:
-                rejected = SourceRejected(f"{file.job.path}: {error.detail} It was asked {file.refusals} times.")
+                said = f"{file.job.path}: {error.detail} It was asked {file.refusals} times."
+                rejected = SourceRejected(said, advice=NOT_SERVED_ADVICE)
                 rejected.file = file.job.path
                 self._fail(rejected)
                 return

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlx_manager.domain import words
 from mlx_manager.errors import (
+    READ_ONLY_ADVICE,
     CacheFailed,
     CacheGone,
     CacheNotWritable,
@@ -327,5 +328,6 @@ def disk_error(error: OSError, needed: int) -> DiskError:
     if error.errno == errno.ENOENT:
         return CacheGone("The model's folder was deleted from the cache while files were fetched into it.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CacheNotWritable(f"The cache cannot be written to: {error.strerror}.")
+        advice = READ_ONLY_ADVICE if error.errno == errno.EROFS else None
+        return CacheNotWritable(f"The cache cannot be written to: {error.strerror}.", advice=advice)
     return CacheFailed(f"The cache's disk failed: {error.strerror or error}.")
