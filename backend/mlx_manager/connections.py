@@ -28,8 +28,9 @@ MAX_HEAD = 32 * 1024
 """Bytes of a request's first line and headers."""
 MOST_OF_ONE = 128
 """Connections from one address of the network."""
-_RESERVE = 256
-"""Descriptors that are kept for all else: the database, the log, parts, the connections to the Hub."""
+_RESERVE = 768
+"""Descriptors that are kept for all else: the database, the log, of each download up to 64 files with their locks and
+as many connections to the Hub as it may have. Half of what there is, where there are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,4 @@ def most_connections(wanted: int) -> int:
         except (OSError, ValueError) as error:
             # macOS refuses more than its kernel has, without saying how many that is.
             logger.info("The limit of %d open files stays: %s.", soft, error)
-    return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - _RESERVE))
+    return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - min(_RESERVE, soft // 2)))

@@ -12,7 +12,6 @@ import gc
 import ipaddress
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -50,8 +49,6 @@ STREAMS_END_S = 0.4
 CORE_ENDS_S = 1.2
 """How long the downloads may take to write down where they stand; a disk that stalls may need longer, and is left."""
 LAST_THREADS_S = 0.2
-OPEN_FILES = 4096
-"""Descriptors to ask for: a watcher, a connection, a file under way take one each, and macOS begins with 256."""
 _BACKLOG = 128
 _CALLS = 256
 
@@ -59,7 +56,6 @@ _CALLS = 256
 def serve(settings: Settings, *, on_ready: OnReady | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then end within two seconds with everything kept. A second signal ends
     the process at once, which loses no byte either. From the main thread only. Raises StartError."""
-    _raise_open_files()
     process = _Process(settings, on_ready=on_ready, serving=True, stderr=True)
     with _ended_by_signals(process.stop):
         process.run()
@@ -103,14 +99,6 @@ class EmbeddedServer:
                 logger.exception("The server ended by an error.")
                 raise
             self._ready.set_exception(error)
-
-
-def _raise_open_files() -> None:
-    """As many as there may be without anybody's leave."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Process:
