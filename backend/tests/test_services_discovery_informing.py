@@ -81,6 +81,7 @@ def room(hub: HubServer, tmp_path: Path) -> Room:
 
 
 async def test_everything_about_a_model(room: Room, hub: HubServer) -> None:
+    hub.wait_idle()
     hub.clear_log()
     info = await room.info(context=8192)
     assert len(hub.requests()) <= 7
@@ -187,6 +188,7 @@ async def test_what_the_hub_said_is_kept_and_what_it_took_back_is_not(
     room: Room, hub: HubServer, tmp_path: Path
 ) -> None:
     await room.info()
+    hub.wait_idle()
     hub.clear_log()
     room.now[0] += 59
     assert (await room.info())["age_s"] == 59
@@ -234,6 +236,7 @@ async def test_a_model_that_only_the_disk_knows(tmp_path: Path) -> None:
 async def test_fit_is_cheap(room: Room, hub: HubServer) -> None:
     informer = room.informer()
     first = await informer.fit(MODEL, context=1000)
+    hub.wait_idle()
     hub.clear_log()
     fits = [await informer.fit(MODEL, context=context) for context in (4096, 65536, 131072)]
     assert hub.requests() == []

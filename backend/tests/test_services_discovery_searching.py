@@ -50,6 +50,7 @@ def hub() -> Iterator[HubServer]:
 
 
 async def test_everything_that_decides_is_in_one_answer(hub: HubServer, tmp_path: Path) -> None:
+    hub.wait_idle()
     hub.clear_log()
     here = {"mlx-community/Llama-8B-4bit": "complete"}
     result = await searcher(hub, tmp_path, here=here).search(Wish(text="8b 4bit"), 30)
@@ -156,6 +157,7 @@ async def test_an_answer_is_kept_for_a_while_and_for_bad_times(hub: HubServer, t
     now = [1_000_000.0]
     one = searcher(hub, tmp_path, clock=lambda: now[0])
     await find(one, text="llama")
+    hub.wait_idle()
     hub.clear_log()
     now[0] += 299
     assert len(await find(one, text="llama")) == 3

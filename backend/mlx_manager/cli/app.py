@@ -10,6 +10,7 @@ import typer
 
 from mlx_manager import __version__
 from mlx_manager.cli import exits
+from mlx_manager.domain.presets import Preset, ignored_by
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.settings import Settings
 
@@ -79,6 +80,9 @@ def pull(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="No files that match; may be given again.")
     ] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="mlx: what MLX needs, no twins in other formats; all: everything.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Each event as a line of JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stdout but the model's folder.")] = False,
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher waits less for a free slot.")] = 0,
@@ -92,7 +96,7 @@ def pull(
 
     if as_json and quiet:
         raise typer.BadParameter("--json and --quiet exclude each other.")
-    wanted = parse_model(model, include or (), exclude or ())
+    wanted = parse_model(model, include or (), [*(exclude or ()), *((preset and ignored_by(preset)) or ())])
     from mlx_manager.cli.pull import PullOptions
     from mlx_manager.cli.pull import pull as run_pull
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -11,9 +12,18 @@ from mlx_manager.domain.catalog import check_request
 from mlx_manager.domain.fit import MOST_CONTEXT
 from mlx_manager.domain.search import Place, Sort, Wish
 from mlx_manager.domain.snapshot import moment
+from mlx_manager.errors import TokenRejected
 from mlx_manager.routers.deps import CoreDep, fresh
-from mlx_manager.routers.discovery_schemas import Fit, MachineState, ModelInfo, SearchPage
-from mlx_manager.routers.problems import documented
+from mlx_manager.routers.discovery_schemas import (
+    Fit,
+    HubAccount,
+    HubToken,
+    MachineState,
+    ModelInfo,
+    SearchPage,
+    Starters,
+)
+from mlx_manager.routers.problems import documented, problem
 
 router = APIRouter(prefix="/api", tags=["discovery"])
 HUB_PROBLEMS = (401, 403, 404, 422, 502, 503, 504, 507)
@@ -90,6 +100,34 @@ async def fit(org: str, name: str, core: CoreDep, revision: Revision = "main", c
     """Whether a model runs on this machine with a conversation of so many tokens. Cheap: ask it for each context."""
     request = check_request(f"{org}/{name}", revision)
     return fresh((await core.discovery.informer.fit(request.model_id, request.revision, context)).shown())
+
+
+@router.get("/starters", response_model=Starters, responses=documented(507))
+async def starters(core: CoreDep) -> Response:
+    """Three good models that run on this machine, from small to large. Works without the Hub."""
+    return fresh({"models": [hit.shown() for hit in await core.discovery.starter.starters()]})
+
+
+@router.get("/hub/account", response_model=HubAccount, responses=documented())
+async def account(core: CoreDep) -> Response:
+    """Who we are to the Hub: the token is tested with each call."""
+    return fresh(asdict(await core.discovery.account.account()))
+
+
+@router.put("/hub/token", response_model=HubAccount, responses=documented(403, 413, 422, 502, 503, 504, 507))
+async def keep_token(body: HubToken, core: CoreDep) -> Response:
+    """Test a token and keep it where `hf auth login` keeps it. One that the Hub refuses is not kept."""
+    try:
+        return fresh(asdict(await core.keep_token(body.token.get_secret_value().strip())))
+    except TokenRejected as error:
+        # The request was in order, and what it brought is not: 401 would be about who asks us.
+        return problem(422, error.code, error.detail, error.advice)
+
+
+@router.delete("/hub/token", response_model=HubAccount, responses=documented(403, 507))
+async def forget_token(core: CoreDep) -> Response:
+    """Remove the token that is kept. One in HF_TOKEN stays: it is not ours to unset."""
+    return fresh(asdict(await core.forget_token()))
 
 
 @router.get("/machine", response_model=MachineState, responses=documented())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mlx_manager.domain.facts import Access
 from mlx_manager.domain.fit import Verdict
@@ -154,3 +154,27 @@ class MachineState(BaseModel):
     usable_bytes: int = Field(description="What a model may take of it.")
     is_apple_silicon: bool
     text: str
+
+
+class Starters(BaseModel):
+    """Good models to begin with, from small to large."""
+
+    models: list[Hit]
+
+
+class HubAccount(BaseModel):
+    """Who we are to the Hub. The token itself is never told."""
+
+    logged_in: bool
+    name: str | None
+    kind: Literal["user", "org"] | None
+    token_source: Literal["HF_TOKEN", "file"] | None
+    can_read_gated: bool | None = Field(description="The token may read gated models that its account has access to.")
+    error: str | None
+    advice: str | None
+
+
+class HubToken(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    token: SecretStr

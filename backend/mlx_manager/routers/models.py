@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from mlx_manager.domain.catalog import check_request
+from mlx_manager.domain.catalog import ModelRequest, check_request
+from mlx_manager.domain.presets import Preset, ignored_by
 from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Status
 from mlx_manager.routers.deps import CoreDep, LastEventId, StreamsDep, fresh
 from mlx_manager.routers.problems import documented
-from mlx_manager.routers.schemas import Accepted, DownloadRequest, DownloadsPage, Snapshot
+from mlx_manager.routers.schemas import Accepted, DownloadPlan, DownloadRequest, DownloadsPage, Snapshot
 from mlx_manager.routers.sse import EventStream, event_stream_documented, last_event_id
 
 CURSOR: dict[str, object] = {"pattern": "^[0-9]+$", "maxLength": 18}
@@ -29,13 +30,28 @@ router = APIRouter(prefix="/api/models", tags=["models"])
 )
 async def download(wanted: DownloadRequest, core: CoreDep) -> Response:
     """Start a download. The work begins with this call; nobody has to watch it."""
-    request = check_request(wanted.model_id, wanted.revision, wanted.allow_patterns, wanted.ignore_patterns)
+    request = asked(wanted, Preset.ALL)
     accepted, created = await core.manager.request(request, wanted.priority)
     return fresh(
         {"task_id": accepted.task_id, "model_id": accepted.model_id},
         status=202 if created else 200,
         headers={"Location": f"{router.prefix}/download/{accepted.task_id}/status"},
     )
+
+
+@router.post("/plan", response_model=DownloadPlan, responses=documented(401, 403, 404, 413, 422, 502, 503, 504, 507))
+async def plan(wanted: DownloadRequest, core: CoreDep) -> Response:
+    """What a download with the same words would do. Starts nothing. Without patterns the preset is `mlx` here, and
+    `all` for the download itself: name it in both."""
+    return fresh(await core.discovery.planner.plan(asked(wanted, Preset.MLX)))
+
+
+def asked(wanted: DownloadRequest, default: Preset) -> ModelRequest:
+    """Patterns that were given go before a preset that was not."""
+    ignored = wanted.ignore_patterns
+    if wanted.preset is not None or (wanted.allow_patterns is None and ignored is None):
+        ignored = [*(ignored or ()), *(ignored_by(wanted.preset or default) or ())] or None
+    return check_request(wanted.model_id, wanted.revision, wanted.allow_patterns, ignored)
 
 
 @router.get("/download/{task_id}/status", response_model=Snapshot, responses=documented(404, 422, 507))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlx_manager.domain.catalog import MAX_ID, MAX_PATTERN, MAX_PATTERNS, MAX_REVISION
+from mlx_manager.domain.presets import Preset
 from mlx_manager.domain.states import Phase, Status
 
 
@@ -68,6 +69,7 @@ class DownloadRequest(BaseModel):
     ignore_patterns: Annotated[
         list[str] | None, Field(description="No file that matches one of them.", json_schema_extra=_PATTERNS)
     ] = None
+    preset: Annotated[Preset | None, Field(description="mlx: what MLX needs; all: everything.")] = None
     priority: Annotated[int, Field(ge=-100, le=100, description="Higher waits less for a free slot."), NUMBER] = 0
 
 
@@ -76,6 +78,38 @@ class Accepted(BaseModel):
 
     task_id: str
     model_id: str
+
+
+class PlannedFile(BaseModel):
+    path: str
+    size: int
+    here_bytes: int
+    action: Literal["fetch", "resume", "here"]
+
+
+class LeftOutFile(BaseModel):
+    path: str
+    size: int
+
+
+class DownloadPlan(BaseModel):
+    """What a download would do. Sizes in bytes; contents that files share count once in the sums."""
+
+    model_id: str
+    revision: str
+    commit: str
+    files: list[PlannedFile]
+    left_out: list[LeftOutFile] = Field(description="Files of the commit that would not be fetched.")
+    total_bytes: int
+    here_bytes: int
+    fetch_bytes: int = Field(description="Bytes over the wire.")
+    rate_bps: int | None = Field(description="The last rate that was measured; null before the first download.")
+    eta_s: float | None
+    disk_free_bytes: int
+    disk_after_bytes: int = Field(description="After this download and those that are under way; negative: missing.")
+    queue_bytes: int = Field(description="What those that are under way still take.")
+    enough_room: bool
+    note: str | None
 
 
 class FileState(BaseModel):

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from mlx_manager import __version__
+from mlx_manager.domain.account import Account
 from mlx_manager.domain.library import DeletePlan, Library
 from mlx_manager.domain.reachability import Reachability
 from mlx_manager.errors import DiskError
@@ -129,6 +130,19 @@ class Core:
         # Begun, it is carried out whole: whoever asked may go away in the middle.
         return await asyncio.shield(self._spawn(self._delete(model_id, revision, leftovers)))
 
+    async def keep_token(self, token: str) -> Account:
+        """Test a token of the Hub and keep it. Raises TokenRejected, HubError, DiskError."""
+        self._hide(token)
+        account = await self.discovery.account.keep(token)
+        await asyncio.to_thread(self.discovery.memory.clear)
+        return account
+
+    async def forget_token(self) -> Account:
+        """Remove the token that is kept, and what the Hub told its bearer. Raises DiskError."""
+        account = await self.discovery.account.forget()
+        await asyncio.to_thread(self.discovery.memory.clear)
+        return account
+
     async def cache_free_bytes(self) -> int:
         """Raises DiskError."""
         return await asyncio.to_thread(self.cache.free_bytes)
@@ -164,8 +178,6 @@ class Core:
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
         self.cache = HfCache(s.hf_hub_cache)
-        machine = await asyncio.to_thread(this_machine)
-        self.discovery = Discovery(s, self._hub, self.cache, machine)
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
@@ -182,6 +194,8 @@ class Core:
             recover=self._recover,
         )
         ends.push_async_callback(self.manager.stop)
+        machine = await asyncio.to_thread(this_machine)
+        self.discovery = Discovery(s, self._hub, self.cache, self.manager, machine)
         await self.manager.start()
         ends.push_async_callback(self._work_done)
         # The first look costs a second where the cache is large: nobody should have to wait for it.

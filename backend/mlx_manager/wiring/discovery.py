@@ -8,19 +8,24 @@ from collections.abc import Mapping
 from mlx_manager.domain.machine import Machine
 from mlx_manager.errors import DiskError
 from mlx_manager.services.card import render_card
-from mlx_manager.services.discovery import Informer, Searcher
-from mlx_manager.services.hf_asking import HubAsker
+from mlx_manager.services.discovery import Informer, Planner, Searcher, Starter
+from mlx_manager.services.downloads import DownloadManager
+from mlx_manager.services.hf_account import HubAccount
 from mlx_manager.services.hf_cache import HfCache
+from mlx_manager.services.hf_client import HubClient
 from mlx_manager.services.hf_info import HubInfo
 from mlx_manager.services.hf_search import HubSearch
 from mlx_manager.services.hub_memory import HubMemory
+from mlx_manager.services.transfer import durable_bytes
 from mlx_manager.settings import Settings
 
 
 class Discovery:
     """``hub``: the one way to ask it; ``cache``: what is here already."""
 
-    def __init__(self, settings: Settings, hub: HubAsker, cache: HfCache, machine: Machine) -> None:
+    def __init__(
+        self, settings: Settings, hub: HubClient, cache: HfCache, manager: DownloadManager, machine: Machine
+    ) -> None:
         self.machine = machine
         self._cache = cache
         self.memory = HubMemory(settings.hub_memory)
@@ -28,6 +33,15 @@ class Discovery:
 
         self.informer = Informer(
             HubInfo(hub).facts, self.memory, cache, self.searcher, machine, render_card, settings.hf_endpoint
+        )
+        self.starter = Starter(self.informer, self.searcher, machine)
+        self.account = HubAccount(hub)
+        self.planner = Planner(
+            hub.plan,
+            lambda plan: cache.held(plan, durable_bytes),
+            cache.free_bytes,
+            manager.last_rate,
+            lambda: manager.queued_bytes,
         )
 
     async def _here(self) -> Mapping[str, str]:

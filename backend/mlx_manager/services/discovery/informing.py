@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_manager.domain.discovery import read_entry
+from mlx_manager.domain.discovery import Entry, read_entry
 from mlx_manager.domain.facts import LARGEST_CARD, LARGEST_CONFIG, Access, Facts
 from mlx_manager.domain.fit import Fit, Weights, judge
 from mlx_manager.domain.library import LocalModel
@@ -78,6 +78,10 @@ class Informer:
     async def fit(self, model_id: str, revision: str = "main", context: int | None = None) -> Fit:
         """The verdict alone: one question to the Hub, mostly none."""
         return self._fit((await self._told(model_id, revision)).facts, context)
+
+    async def entry(self, model_id: str) -> Entry:
+        """The model as a list would tell of it. Raises HubError and its kinds."""
+        return (await self._told(model_id, "main")).facts.entry
 
     async def _told(self, model_id: str, revision: str) -> Told:
         key = f"{model_id}@{revision}"

@@ -48,14 +48,14 @@ class Searcher:
         self._ask = ask
         self._memory = memory
         self._machine = machine
-        self._here = here
+        self.here = here
         self._clock = clock
 
     async def search(self, wish: Wish, limit: int, place: Place | None = None) -> SearchResult:
         """At most ``limit`` hits, and where to go on. Raises HubError and its kinds when the Hub does not answer and
         nothing that it said before would do."""
         place = place or Place()
-        here = await self._here()
+        here = await self.here()
         try:
             if wish.sort is Sort.SIZE:
                 return await self._by_size(wish, limit, place, here)

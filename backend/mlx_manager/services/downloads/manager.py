@@ -41,6 +41,7 @@ T = TypeVar("T")
 # Ticks are numbered but not all of them are written down: after a restart the numbers begin well above.
 _IDS_TO_SKIP = 1_000_000
 _PATIENCE_AT_STOP_S = 1.0
+LEAST_TO_MEASURE = 1 << 20
 
 
 class DownloadManager:
@@ -188,6 +189,20 @@ class DownloadManager:
             if not ours:
                 raise ModelInUse(f"{model_id} is being deleted already.", advice="Nothing to do: it is on its way.")
             yield
+
+    @property
+    def queued_bytes(self) -> int:
+        """What all downloads that are not at their end still want."""
+        unfinished = (live.download for live in self._registry if live.download.status.is_in_flight)
+        return sum(max(0, one.total_bytes - one.downloaded_bytes) for one in unfinished)
+
+    async def last_rate(self) -> int | None:
+        """Bytes per second of the last download that was long enough to tell; None when there is none."""
+        finished, _ = await self.page((Status.COMPLETED,), 20)
+        for one in finished:
+            if one.started_at and one.finished_at and one.received_bytes >= LEAST_TO_MEASURE:
+                return int(one.received_bytes / max(0.001, one.finished_at - one.started_at))
+        return None
 
     @property
     def active_count(self) -> int:

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mlx_manager.domain import words
@@ -137,6 +137,21 @@ class HfCache:
                 return file.read(most)
         except (OSError, UnsafeFileName):
             return None
+
+    def held(self, plan: Plan, durable: Callable[[Path, str, int], int]) -> dict[str, int]:
+        """Etag → bytes that are here of each content of a plan; only of those that there is something of. ``durable``
+        (part, etag, size): bytes of a part that a transfer goes on from. Changes nothing. Raises DiskError."""
+        check_names(plan)
+        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        found = {}
+        with disk_errors(folders.root):
+            for file in plan.blobs:
+                places = (folders.blob(file.etag), folders.snapshot(plan.commit) / file.path)
+                if any(place.is_file() and place.stat().st_size == file.size for place in places):
+                    found[file.etag] = file.size
+                elif (part := folders.part(file.etag)).is_file():
+                    found[file.etag] = min(durable(part, file.etag, file.size), file.size)
+        return found
 
     def deletion(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
         """What `delete` would remove. Raises NotInCache, DiskError."""

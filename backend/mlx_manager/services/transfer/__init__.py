@@ -17,6 +17,7 @@ failover      both engines as one                   outcome       how a transfer
 
 from mlx_manager.services.transfer.engine import CurlTransfer
 from mlx_manager.services.transfer.failover import FailoverTransfer, Policy
+from mlx_manager.services.transfer.journal import durable_bytes
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.sharing import Caps, ConnectionPool
 from mlx_manager.services.transfer.trust import asks_the_system, ca_bundle
@@ -35,4 +36,5 @@ __all__ = [
     "XetTransfer",
     "asks_the_system",
     "ca_bundle",
+    "durable_bytes",
 ]

@@ -109,3 +109,8 @@ def _decode(line: bytes) -> dict[str, list[list[int]]] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def durable_bytes(part: Path, etag: str, size: int) -> int:
+    """Bytes of a part that a transfer would go on from. Raises OSError."""
+    return sum(end - start for start, end in Journal(part, etag, size).load())
