@@ -62,9 +62,9 @@ class House:
             )
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("home"), MLX_MANAGER_MAX_STREAMS="20")
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path, MLX_MANAGER_MAX_STREAMS="20")
     yield house
     house.stop()
 
