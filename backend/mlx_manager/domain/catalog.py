@@ -60,7 +60,8 @@ def check_revision(revision: str) -> str:
     """A branch, tag, commit or refs/pr/N. Raises InvalidRevision."""
     if not _REVISION.fullmatch(revision) or len(revision) > MAX_REVISION or ".." in revision or "//" in revision:
         raise InvalidRevision(f"{revision[:80]!r} is not the name of a branch, tag or commit.")
-    if revision.endswith(("/", ".lock")):
+    # Git knows no part of a name that begins with a dot; "." alone would be the folder of all refs.
+    if revision.endswith(("/", ".lock")) or "/." in f"/{revision}":
         raise InvalidRevision(f"{revision[:80]!r} is not the name of a branch, tag or commit.")
     return revision
 

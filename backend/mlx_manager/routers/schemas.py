@@ -29,7 +29,7 @@ MODEL_ID: dict[str, Any] = {
     "maxLength": MAX_ID,
 }
 REVISION: dict[str, Any] = {
-    "pattern": r"^(?!.*(?:\.\.|//))(?!.*(?:/|\.lock)$)[A-Za-z0-9._][A-Za-z0-9._/+-]*$",
+    "pattern": r"^(?!.*(?:\.\.|//|/\.))(?!.*(?:/|\.lock)$)[A-Za-z0-9_][A-Za-z0-9._/+-]*$",
     "maxLength": MAX_REVISION,
 }
 _PATTERNS: dict[str, Any] = {
