@@ -162,3 +162,31 @@ def test_without_a_config_it_is_an_estimate_and_without_a_size_nobody_knows() ->
 
 def test_a_short_model_is_judged_at_its_own_length() -> None:
     assert judge(MAC, Weights(1), read_config({**LLAMA, "max_position_embeddings": 512})).context == 512
+
+
+@pytest.mark.parametrize(
+    ("hidden", "inner", "layers", "heads", "context", "weights", "kv", "peak"),
+    [
+        (256, 704, 4, 4, 512, 12_829_696, 2_097_152, 28_369_429),
+        (256, 704, 4, 4, 1024, 12_829_696, 4_194_304, 52_997_617),
+        (256, 704, 8, 4, 2048, 24_634_368, 16_777_216, 149_181_937),
+        (512, 1408, 4, 8, 1024, 47_155_200, 4_194_304, 122_000_805),
+        (256, 704, 4, 4, 4096, 12_829_696, 16_777_216, 211_525_653),
+    ],
+)
+def test_what_mlx_lm_took(
+    hidden: int, inner: int, layers: int, heads: int, context: int, weights: int, kv: int, peak: int
+) -> None:
+    """Figures of mlx-lm 0.32.2 on a CPU: llama models in float32, a prompt of that length, then eight tokens."""
+    config = read_config(
+        {
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 2,
+        }
+    )
+    fit = judge(Machine("m", "c", 16 * GIB, is_apple_silicon=False), Weights(weights, 4), config, context=context)
+    assert fit.kv_bytes == kv
+    assert fit.needs_bytes == pytest.approx(peak, rel=0.05)

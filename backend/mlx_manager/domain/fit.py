@@ -17,6 +17,8 @@ TIGHT_FROM = 0.85
 # mlx-lm reads a prompt in steps of so many tokens.
 _PREFILL_STEP = 2048
 _BASE_WORK = 64 << 20
+# Measured with mlx-lm 0.32 on a CPU, llama models of several widths, 512 to 4,096 tokens: within 2 % of its peak.
+_LAYER_SHARE, _SCORES_SHARE = 1.386, 1.083
 # Where the form of a model is not known: KV bytes of a token, from models of today with grouped attention.
 _KV_OF_8B, _KV_GROWTH = 131_072, 0.42
 
@@ -81,10 +83,10 @@ def judge(
         return Fit(Verdict.UNKNOWN, None, None, None, None, context, None, available, name, True, why)
 
     kv, known = _kv_bytes(config, params, weights, context)
-    work = _work_bytes(config, params, weights, context)
+    work = _work_bytes(machine, config, params, weights, context)
     needs = weights.size + kv + work
     verdict = Verdict.NO if needs > available else Verdict.TIGHT if needs > TIGHT_FROM * available else Verdict.FITS
-    longest = _longest(available, config, params, weights, most)
+    longest = _longest(machine, config, params, weights, most)
     return Fit(
         verdict=verdict,
         needs_bytes=needs,
@@ -109,16 +111,23 @@ def _kv_bytes(config: ModelConfig | None, params: int | None, weights: Weights, 
     return int(_KV_OF_8B * (size / 8e9) ** _KV_GROWTH * tokens * weights.dtype_bytes / 2), False
 
 
-def _work_bytes(config: ModelConfig | None, params: int | None, weights: Weights, context: int) -> int:
-    """What the steps of a prompt need beside weights and cache: the widest layer, for all tokens of one step."""
+def _work_bytes(
+    machine: Machine, config: ModelConfig | None, params: int | None, weights: Weights, context: int
+) -> int:
+    """What the steps of a prompt need beside weights and cache: the widest layer for all tokens of one step, and where
+    attention is not fused (anywhere but on Apple's GPU) the scores of each token of the step with all before it."""
     step = min(context, _PREFILL_STEP)
     hidden = (config.hidden_size if config else None) or int(((params or weights.size * 2) / 8e9) ** 0.4 * 4096)
     inner = (config.intermediate_size if config else None) or hidden * 4
-    return _BASE_WORK + step * (4 * hidden + 3 * inner) * weights.dtype_bytes
+    layer = int(_LAYER_SHARE * step * (4 * hidden + 3 * inner) * weights.dtype_bytes)
+    if machine.is_apple_silicon:
+        return _BASE_WORK + layer
+    heads = (config.heads if config else None) or max(1, hidden // 128)
+    return layer + int(_SCORES_SHARE * heads * step * context * weights.dtype_bytes)
 
 
 def _longest(
-    available: int, config: ModelConfig | None, params: int | None, weights: Weights, most: int | None
+    machine: Machine, config: ModelConfig | None, params: int | None, weights: Weights, most: int | None
 ) -> int | None:
     """The most tokens that fit, in steps of the cache, no more than the model takes; None when not even the first."""
     low, high = 0, -(-(most or MOST_CONTEXT) // KV_STEP)
@@ -126,7 +135,7 @@ def _longest(
     def fits(steps: int) -> bool:
         tokens = steps * KV_STEP
         kv, _ = _kv_bytes(config, params, weights, tokens)
-        return weights.size + kv + _work_bytes(config, params, weights, tokens) <= available
+        return weights.size + kv + _work_bytes(machine, config, params, weights, tokens) <= machine.usable_bytes
 
     while low < high:
         middle = (low + high + 1) // 2
