@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api_client import DEAD_HUB, Api, serving
+from api_client import DEAD_HUB, Api, ServerProcess
 from mlx_manager.routers.icon import Mood, icon
 from mlx_manager.routers.page import site
 
@@ -31,8 +31,8 @@ VENDORED = {
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with serving(tmp_path_factory.mktemp("home"), DEAD_HUB) as api:
-        yield api
+    with ServerProcess(tmp_path_factory.mktemp("home"), DEAD_HUB) as server:
+        yield server.api()
 
 
 @pytest.mark.parametrize("view", VIEWS)
