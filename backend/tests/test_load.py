@@ -17,7 +17,8 @@ from torture.crowd import OF_EVERYTHING, run_round, watched
 
 WATCHERS = 60
 MODELS = [f"load/Tiny-{n}" for n in range(10)]
-ENDS = WATCHERS // OF_EVERYTHING * len(MODELS) + WATCHERS - WATCHERS // OF_EVERYTHING
+PAGES = len(range(0, WATCHERS, OF_EVERYTHING))
+ENDS = PAGES * len(MODELS) + WATCHERS - PAGES
 
 
 @pytest.fixture(scope="module")

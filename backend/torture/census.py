@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
 import psutil
+
+
+POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""asyncio's pool for what blocks: it grows to so many as they are needed, and they stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,11 @@ class Census:
 
     def beyond(self, before: Census) -> list[str]:
         """What there is more of than there was, in words."""
-        counts = ("descriptors", "threads", "connections", "children")
+        room = {"descriptors": 0, "threads": POOL_THREADS, "connections": 0, "children": 0}
         return [
             f"{getattr(self, name)} {name}, {getattr(before, name)} before"
-            for name in counts
-            if getattr(self, name) > getattr(before, name)
+            for name, more in room.items()
+            if getattr(self, name) > getattr(before, name) + more
         ]
 
 

@@ -11,7 +11,7 @@ from torture.census import Census, settled
 from torture.watchers import Watchers
 
 SETTLES_WITHIN_S = 20.0
-OF_EVERYTHING = 5
+OF_EVERYTHING = 50
 """One watcher in so many watches everything, as the page does; the others one download each, as `pull` does."""
 AT_REST = Census(descriptors=1 << 20, threads=1 << 20, connections=0, children=0, kept=0, rss=0)
 """What a server is waited for that was never counted before: nobody is connected."""
