@@ -88,8 +88,11 @@ def asleep_shortly(scene: Scene) -> None:
 )
 def few_descriptors(scene: Scene) -> None:
     scene.model(16 * MIB, shards=40)
+    slow = scene.slow(8e6)
     scene.serve(prefix=["prlimit", "--nofile=48:4096"])
     scene.ask()
+    scene.sent(4 * MIB)
+    slow.clear()
     scene.completed()
 
 
