@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from mlx_manager.domain.catalog import check_request
 from mlx_manager.domain.fit import MOST_CONTEXT
@@ -24,6 +24,7 @@ from mlx_manager.routers.discovery_schemas import (
     Starters,
 )
 from mlx_manager.routers.problems import documented, problem
+from mlx_manager.routers.schemas import ID_PART, REVISION
 
 router = APIRouter(prefix="/api", tags=["discovery"])
 HUB_PROBLEMS = (401, 403, 404, 422, 502, 503, 504, 507)
@@ -84,19 +85,20 @@ async def search(
     )
 
 
-Revision = Annotated[str, Query(max_length=250, description="A branch, a tag or a commit.")]
+Part = Annotated[str, Path(json_schema_extra=ID_PART)]
+Revision = Annotated[str, Query(description="A branch, a tag or a commit.", json_schema_extra=REVISION)]
 Context = Annotated[int | None, Query(ge=1, le=MOST_CONTEXT, description="Tokens; 4096 unless the model takes fewer.")]
 
 
 @router.get("/models/info/{org}/{name}", response_model=ModelInfo, responses=documented(*HUB_PROBLEMS))
-async def info(org: str, name: str, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
+async def info(org: Part, name: Part, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
     """One model in full: card, files, figures, access, what is here of it, and whether it runs on this machine."""
     request = check_request(f"{org}/{name}", revision)
     return fresh(await core.discovery.informer.info(request.model_id, request.revision, context))
 
 
 @router.get("/models/fit/{org}/{name}", response_model=Fit, responses=documented(*HUB_PROBLEMS))
-async def fit(org: str, name: str, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
+async def fit(org: Part, name: Part, core: CoreDep, revision: Revision = "main", context: Context = None) -> Response:
     """Whether a model runs on this machine with a conversation of so many tokens. Cheap: ask it for each context."""
     request = check_request(f"{org}/{name}", revision)
     return fresh((await core.discovery.informer.fit(request.model_id, request.revision, context)).shown())

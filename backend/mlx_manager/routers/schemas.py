@@ -28,6 +28,7 @@ MODEL_ID: dict[str, Any] = {
     "pattern": rf"^(?!.*(?:--|\.\.))(?!.*\.git(?:/|$)){_PART}/{_PART}$",
     "maxLength": MAX_ID,
 }
+ID_PART: dict[str, Any] = {"pattern": rf"^(?!.*(?:--|\.\.))(?!.*\.git$){_PART}$", "maxLength": MAX_ID}
 REVISION: dict[str, Any] = {
     "pattern": r"^(?!.*(?:\.\.|//|/\.))(?!.*(?:/|\.lock)$)[A-Za-z0-9_][A-Za-z0-9._/+-]*$",
     "maxLength": MAX_REVISION,
