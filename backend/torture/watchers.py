@@ -18,8 +18,9 @@ LINE = 1 << 20
 
 
 class Watchers:
-    """``late_s``: of each end that somebody saw, the seconds from the moment the server wrote into the event to the
-    moment it was read here; both are this machine's clock. ``missed``: ends that somebody did not see."""
+    """``late_s``: of each end that somebody saw, the seconds from the moment the server wrote into the event, or from
+    the beginning of the stream if that was later, to the moment it was read here; both are this machine's clock.
+    ``missed``: ends that somebody did not see."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -60,6 +61,8 @@ class Watchers:
             writer.write(self._head(path))
             await reader.readline()
             self.connected += 1
+            # What ended before is told as history, and is not late.
+            here_since = time.time()
         try:
             while waited_for and (line := await reader.readline()):
                 if line.startswith(b"data:") and any(end in line for end in ENDS):
@@ -67,7 +70,8 @@ class Watchers:
                     event = json.loads(line.removeprefix(b"data:"))
                     if event["task_id"] in waited_for:
                         waited_for.discard(event["task_id"])
-                        self.late_s.append(now - datetime.fromisoformat(event["finished_at"]).timestamp())
+                        ended_at = datetime.fromisoformat(event["finished_at"]).timestamp()
+                        self.late_s.append(now - max(ended_at, here_since))
         finally:
             self.missed.extend(waited_for)
             writer.close()
