@@ -42,6 +42,7 @@ def test_a_card_reads_as_it_was_meant() -> None:
         "[x](javascript:alert(1))",
         "[x](JaVaScRiPt:alert(1))",
         "[x](data:text/html;base64,PHNjcmlwdD4=)",
+        "<a href='data:text/html,x'>x</a>",
         "<svg/onload=alert(1)>",
         "<iframe src=//evil></iframe>",
         "<div style='background:url(//evil)' onclick=alert(1) id=x class=y>x</div>",
