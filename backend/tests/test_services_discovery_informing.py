@@ -16,7 +16,7 @@ import pytest
 from discovering import LLAMA, MAC, add, header_of, quantised
 from fakes.hub_server import TOKEN, Fault, HubServer
 from hub_cache import fetch, plan_of
-from mlx_manager.errors import HubError, HubServerError, ModelNotFound, RevisionNotFound
+from mlx_manager.errors import HubBadAnswer, HubError, HubServerError, ModelNotFound, RevisionNotFound
 from mlx_manager.services.card import render_card
 from mlx_manager.services.discovery import Informer, Searcher
 from mlx_manager.services.hf_cache import HfCache
@@ -242,6 +242,14 @@ async def test_fit_is_cheap(room: Room, hub: HubServer) -> None:
     assert hub.requests() == []
     assert first.kv_bytes is not None and first.kv_bytes < (fits[0].kv_bytes or 0) < (fits[2].kv_bytes or 0)
     assert [str(fit.verdict) for fit in fits] == ["fits", "fits", "no"]
+
+
+async def test_an_answer_that_is_none(tmp_path: Path) -> None:
+    """It was an error of our own."""
+    with HubServer() as hub:
+        add(hub, "org/odd", sha="no commit")
+        with pytest.raises(HubBadAnswer):
+            await Room(hub, tmp_path).info("org/odd")
 
 
 async def test_silence_ends(hub: HubServer, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mlx_manager.domain.discovery import Entry, read_entry
 from mlx_manager.domain.facts import LARGEST_CARD, LARGEST_CONFIG, Access, Facts, Ref
 from mlx_manager.domain.fit import Weights
 from mlx_manager.domain.safetensors import FIRST_LOOK, PREFIX, dtype_bytes_of, header_length, tensor_bytes
+from mlx_manager.errors import HubBadAnswer
 from mlx_manager.services.hf_asking import HubAsker
 
 WITHIN_S = 12.0
@@ -52,11 +53,9 @@ class HubInfo:
         """Raises HubError and its kinds. What only the card or the config lacks is left out."""
         about = ModelRequest(model_id, revision)
         told, known = await self._hub.ask(lambda token: (self._model(about, token), token is not None), WITHIN_S, about)
-        entry = read_entry(told)
-        commit = told.get("sha")
-        if entry is None or not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-            raise TypeError("not the Hub's answer")
-        files = _files(told)
+        entry, commit, files = read_entry(told), told.get("sha"), _files(told)
+        if entry is None or files is None or not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+            raise HubBadAnswer(f"The Hub's answer about {model_id} is not one about a model.")
 
         def at(path: str, most: int) -> Callable[[str | None], bytes | None]:
             return lambda token: self._content(about, commit, path, files, most, token)
@@ -190,15 +189,18 @@ class HubInfo:
         return None
 
 
-def _files(told: Mapping[str, Any]) -> dict[str, int]:
-    """Path → size. An entry without a usable size makes a listing of no use."""
+def _files(told: Mapping[str, Any]) -> dict[str, int] | None:
+    """Path → size; None where the listing is none: an entry without a usable size makes it of no use."""
     found = {}
-    for one in told.get("siblings") or ():
-        path = one["rfilename"]
-        size = (one.get("lfs") or {}).get("size", one.get("size"))
-        if not isinstance(path, str) or type(size) is not int or size < 0:
-            raise TypeError("not a listing")
-        found[path] = size
+    try:
+        for one in told.get("siblings") or ():
+            path = one["rfilename"]
+            size = (one.get("lfs") or {}).get("size", one.get("size"))
+            if not isinstance(path, str) or type(size) is not int or size < 0:
+                return None
+            found[path] = size
+    except (KeyError, TypeError, AttributeError):
+        return None
     return found
 
 
