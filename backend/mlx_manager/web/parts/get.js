@@ -26,5 +26,5 @@ export function getButton(modelId, local, { big = false, size = null, options = 
   const idle = state.moving.has(`download ${modelId}`) || state.link.server === "gone";
   const word = here === "partial" ? t.goOn : size ? t.getSize(f.bytes(size)) : t.get;
   return html`<button type="button" class=${shape} data-do="get" aria-disabled=${idle ? "true" : "false"}
-    @click=${() => idle || download(modelId, options)}>${icon("downloads")}<span>${word}</span>${unseen}</button>`;
+    @click=${() => idle || download(modelId, { preset: "mlx", ...options })}>${icon("downloads")}<span>${word}</span>${unseen}</button>`;
 }

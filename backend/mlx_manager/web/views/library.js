@@ -81,7 +81,7 @@ function book(m) {
         : m.complete ? html`<span class="state state-good">${icon("check")}${t.complete}</span>`
         : html`<span class="state state-warn"><i></i>${t.partial}</span>`}
       <div class="row-actions">
-        ${!m.complete && !running ? html`<button type="button" class="button small" @click=${() => download(m.model_id)}>${icon("resume")}${t.goOn}<span class="unseen"> ${m.model_id}</span></button>` : nothing}
+        ${!m.complete && !running ? html`<button type="button" class="button small" @click=${() => download(m.model_id, { preset: "mlx" })}>${icon("resume")}${t.goOn}<span class="unseen"> ${m.model_id}</span></button>` : nothing}
         ${running ? nothing : html`<button type="button" class="button small" @click=${() => askDelete(m.model_id)}>${icon("trash")}<span class="word">${t.remove}</span><span class="unseen"> ${m.model_id}</span></button>`}
         ${unfold(key, t.more, m.model_id)}
       </div>
