@@ -55,7 +55,8 @@ class Fetch:
 
     def on_body(self, head: Head, chunk: bytes) -> bool:
         count = len(chunk)
-        if type(self.verdict) is Range and self._offset + count < self.end and self._held + count < self._most_held:
+        in_order = type(self.verdict) is Range and self.disk_error is None
+        if in_order and self._offset + count < self.end and self._held + count < self._most_held:
             # The usual case, thousands of times a second: what is in order is counted with the next that is not.
             self._chunks.append(chunk)
             self._held += count
