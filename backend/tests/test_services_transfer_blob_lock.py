@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils._fixes import WeakFileLock
 
+from mlx_manager.errors import CacheFailed
 from mlx_manager.services.transfer.blob_lock import BlobLock
 
 HOLDER = """
@@ -19,6 +20,19 @@ from pathlib import Path
 from mlx_manager.services.transfer.blob_lock import BlobLock
 print(BlobLock(Path(sys.argv[1])).try_acquire(), flush=True)
 sys.stdin.read()
+"""
+REMOVED_BETWEEN = """
+import os, sys
+from pathlib import Path
+from mlx_manager.services.transfer.blob_lock import BlobLock
+path = Path(sys.argv[1])
+def remove(event, arguments):
+    # Told of each open before it is done. The one that makes nothing follows on the one that found the file.
+    if event == "open" and arguments[0] == str(path) and not arguments[2] & os.O_CREAT:
+        path.unlink()
+sys.addaudithook(remove)
+lock = BlobLock(path)
+print(lock.try_acquire(), lock.try_acquire())
 """
 
 
@@ -81,3 +95,26 @@ def test_a_link_is_not_followed(place: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         BlobLock(place).try_acquire()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_that_is_removed_between_two_looks_is_not_held_yet(place: Path) -> None:
+    place.parent.mkdir(parents=True)
+    place.touch()
+    told = subprocess.run(
+        [sys.executable, "-c", REMOVED_BETWEEN, str(place)], capture_output=True, text=True, check=False
+    )
+    assert told.stdout == "False True\n", told.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that is there and takes no file")
+def test_where_no_file_can_be_made_it_says_so() -> None:
+    """procfs answers as a folder that is gone again whenever it was made."""
+    with pytest.raises(CacheFailed, match="/proc/self"):
+        BlobLock(Path("/proc/self/abc.lock")).try_acquire()
+
+
+def test_a_link_to_nowhere_in_the_place_of_the_folder_is_an_error_and_no_wait(place: Path) -> None:
+    place.parent.parent.mkdir()
+    place.parent.symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        BlobLock(place).try_acquire()

@@ -13,13 +13,18 @@ from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
+from mlx_manager.errors import CacheFailed
+
 MODE = 0o664
+MOST_TRIES = 5
+"""Somebody who tidies up may remove the folder once before the file is in it, hardly five times in a row."""
 _HELD_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
 _NO_FLOCK_HERE = (errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class BlobLock:
-    """Owned by one thread. It ends with the process, however that ends. Raises OSError from the disk."""
+    """Owned by one thread. It ends with the process, however that ends. Raises OSError from the disk, and CacheFailed
+    where the lock's folder is made and never there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,12 +32,14 @@ class BlobLock:
         self._soft: SoftFileLock | None = None
 
     def try_acquire(self) -> bool:
-        """Whether it is held now; False while another has it. Held already: True."""
+        """Whether it is held now; False while another has it, or removes its file. Held already: True."""
         if self._soft is not None:
             return self._try_soft(self._soft)
         if self._fd >= 0:
             return True
         fd = self._open()
+        if fd is None:
+            return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink == 0:
@@ -60,18 +67,27 @@ class BlobLock:
             self._soft.release(force=True)
             self._soft = None
 
-    def _open(self) -> int:
+    def _open(self) -> int | None:
+        """None: somebody removed it between two looks; another try finds how things stand then."""
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, MODE)
-        except FileExistsError:
-            return os.open(self._path, flags)
-        except FileNotFoundError:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return self._open()
-        # For others of the group, whatever our umask says, as hf makes it.
-        os.fchmod(fd, MODE)
-        return fd
+        for _ in range(MOST_TRIES):
+            try:
+                fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, MODE)
+            except FileExistsError:
+                try:
+                    return os.open(self._path, flags)
+                except FileNotFoundError:
+                    return None
+            except FileNotFoundError:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            else:
+                # For others of the group, whatever our umask says, as hf makes it.
+                os.fchmod(fd, MODE)
+                return fd
+        raise CacheFailed(
+            f"The cache's lock {self._path} cannot be made: its folder is made and is not there.",
+            advice="See whether another program deletes the cache's folder .locks over and over, then resume.",
+        )
 
     @staticmethod
     def _try_soft(lock: SoftFileLock) -> bool:
