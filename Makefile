@@ -9,6 +9,8 @@ SHELL := /bin/sh
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE VIRTUAL_ENV
 
 BIN := .venv/bin
+# The tests mostly wait, for sockets, disks and processes: four processes keep two processors busy. ARGS='-n 0' for one.
+TEST_PROCESSES := -n 4 --dist worksteal
 
 .PHONY: help serve test check demo browser e2e fuzz torture faults bench fmt clean vendor setup setup-browser setup-e2e
 
@@ -20,7 +22,7 @@ serve: setup ## Set everything up and serve http://127.0.0.1:10242
 	@exec $(BIN)/mlx-manager serve $(ARGS)
 
 test: setup ## Set everything up and run the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(TEST_PROCESSES) $(ARGS)
 
 check: setup ## Lint, format, types, import rules, house rules
 	$(BIN)/ruff check
