@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from api_client import ServerProcess, serving
 from fakes.hub_server import Blob, HubServer
+from mlx_manager.domain.events import Event
+from mlx_manager.services.event_bus import _Story
 from torture.census import Census, slope
 from torture.crowd import OF_EVERYTHING, run_round, watched
 
@@ -59,6 +62,37 @@ def _tasks() -> int:
     """Of every loop in this process."""
     gc.collect()
     return sum(isinstance(one, asyncio.Task) and not one.done() for one in gc.get_objects())
+
+
+def test_nothing_is_kept_of_downloads_that_have_ended(hub: HubServer, tmp_path: Path) -> None:
+    with serving(tmp_path, hub.url) as api:
+        # What is made at the first use and stays.
+        watched(api, MODELS, 20)
+        before = _objects()
+        for _ in range(2):
+            shutil.rmtree(tmp_path / "hf" / "hub")
+            watched(api, MODELS, 20)
+        give_up_at = 50
+        while (more := _grown(before)) and give_up_at:
+            api.get("/health")
+            give_up_at -= 1
+    assert more == {}
+
+
+def _grown(before: Counter[str]) -> dict[str, int]:
+    """A few more or less are chance; what is kept of each download is more than there are in a round."""
+    return {name: count for name, count in (_objects() - before).items() if count >= len(MODELS)}
+
+
+def _objects() -> Counter[str]:
+    """How many there are of each class of ours in this process, and of locks. Not of events: those of the last 200
+    downloads are kept for who comes late."""
+    gc.collect()
+    found = Counter(f"{type(one).__module__}.{type(one).__name__}" for one in gc.get_objects())
+    kept = {f"{kind.__module__}.{kind.__name__}" for kind in (Event, _Story)}
+    return Counter(
+        {name: n for name, n in found.items() if name.startswith(("mlx_manager", "_thread")) and name not in kept}
+    )
 
 
 def test_what_there_is_more_of_is_said() -> None:

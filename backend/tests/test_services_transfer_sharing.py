@@ -60,5 +60,15 @@ def test_a_changed_cap_holds_for_what_is_owed_too() -> None:
 
 def test_each_download_has_a_cap_of_its_own() -> None:
     caps = Caps(5.0)
-    caps.of("a").set_rate(7.0)
+    caps.limit("a", 7.0)
     assert (caps.all.rate_bps, caps.of("a").rate_bps, caps.of("b").rate_bps) == (5.0, 7.0, None)
+
+
+def test_a_cap_reaches_whoever_has_begun_without_one_and_is_lifted_again() -> None:
+    caps = Caps()
+    used = caps.of("a")
+    told = []
+    for rate in (7.0, None):
+        caps.limit("a", rate)
+        told.append((used.rate_bps, caps.of("a").rate_bps))
+    assert told == [(7.0, 7.0), (None, None)]

@@ -158,7 +158,10 @@ class Core:
 
     def limit_bandwidth(self, bytes_ps: int | None, task_id: str | None = None) -> None:
         """Cap one download, or all together, from now on."""
-        (self._transfers.caps.of(task_id) if task_id else self._transfers.caps.all).set_rate(bytes_ps)
+        if task_id is None:
+            self._transfers.caps.all.set_rate(bytes_ps)
+        else:
+            self._transfers.caps.limit(task_id, bytes_ps)
 
     async def _start(self, ends: AsyncExitStack) -> None:
         s = self.settings

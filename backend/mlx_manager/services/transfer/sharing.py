@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from weakref import WeakValueDictionary
 
 BURST_S = 0.05
 
@@ -39,11 +40,28 @@ class Caps:
 
     def __init__(self, rate_bps: float | None = None) -> None:
         self.all = Throttle(rate_bps)
-        self._each: dict[str, Throttle] = {}
+        # What is in use is kept by its users; only what a person asked for waits for a download that does not run.
+        self._used: WeakValueDictionary[str, Throttle] = WeakValueDictionary()
+        self._given: dict[str, Throttle] = {}
+        self._lock = threading.Lock()
 
     def of(self, task_id: str) -> Throttle:
         """The download's own; without a cap until it is given one."""
-        return self._each.setdefault(task_id, Throttle())
+        with self._lock:
+            throttle = self._used.get(task_id)
+            if throttle is None:
+                throttle = self._used[task_id] = Throttle()
+            return throttle
+
+    def limit(self, task_id: str, rate_bps: float | None) -> None:
+        """Cap a download from now on, also one that does not run yet; None: no more."""
+        throttle = self.of(task_id)
+        throttle.set_rate(rate_bps)
+        with self._lock:
+            if rate_bps is None:
+                self._given.pop(task_id, None)
+            else:
+                self._given[task_id] = throttle
 
 
 class Throttle:
