@@ -108,7 +108,7 @@ class DownloadPlan(BaseModel):
     eta_s: float | None
     disk_free_bytes: int
     disk_after_bytes: int = Field(description="After this download and those that are under way; negative: missing.")
-    queue_bytes: int = Field(description="What those that are under way still take.")
+    queue_bytes: int = Field(description="Room that those that are under way still take.")
     enough_room: bool
     note: str | None
 
@@ -230,10 +230,14 @@ class Health(BaseModel):
 
 
 class CachePlace(BaseModel):
-    """The Hugging Face cache. ``free_bytes``: room on its disk, null when it cannot be told; ``error`` says why."""
+    """The Hugging Face cache. ``free_bytes`` and ``queue_bytes``: null when it cannot be told; ``error`` says why."""
 
     path: str
-    free_bytes: int | None
+    free_bytes: int | None = Field(description="Room on its disk.")
+    queue_bytes: int | None = Field(
+        description="Room that the downloads that are not at their end still take, as far as their sizes are known."
+        " Partial files own their room already."
+    )
     error: str | None
 
 

@@ -25,9 +25,10 @@ async def health(core: CoreDep) -> dict[str, Any]:
 async def system(core: CoreDep) -> dict[str, Any]:
     """Version, disk, cache place, and whether the Hub answers. Never waits for the Hub longer than a moment."""
     settings, about = core.settings, core.about
-    free, trouble = None, None
+    free, queue, trouble = None, None, None
     try:
         free = await core.cache_free_bytes()
+        queue = await core.queue_bytes()
     except DiskError as error:
         trouble = error.detail
     hub, age_s = await core.hub_reachability()
@@ -39,7 +40,7 @@ async def system(core: CoreDep) -> dict[str, Any]:
         "started_at": datetime.fromtimestamp(about.started_at, UTC),
         "data_dir": str(settings.home),
         "log_file": str(settings.log_file),
-        "cache": {"path": str(settings.hf_hub_cache), "free_bytes": free, "error": trouble},
+        "cache": {"path": str(settings.hf_hub_cache), "free_bytes": free, "queue_bytes": queue, "error": trouble},
         "hub": {
             "endpoint": settings.hf_endpoint,
             "offline": settings.hf_hub_offline,

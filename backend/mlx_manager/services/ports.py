@@ -79,6 +79,9 @@ class Cache(Protocol):
     def prepare(self, plan: Plan) -> list[BlobPlace]:
         """Make the model's folders, prove them writable, and name the place of each of ``plan.blobs``, in order."""
 
+    def places(self, plan: Plan) -> list[BlobPlace]:
+        """The place of each of ``plan.blobs``, in order; nothing is made."""
+
     def free_bytes(self) -> int:
         """Room on the cache's disk for this user, in bytes."""
 

@@ -147,6 +147,10 @@ class Core:
         """Raises DiskError."""
         return await asyncio.to_thread(self.cache.free_bytes)
 
+    async def queue_bytes(self) -> int:
+        """Room on the disk that the downloads that are not at their end still take. Raises DiskError, LedgerFailed."""
+        return await self._worker.owed(self.manager.unfinished)
+
     async def hub_reachability(self) -> tuple[Reachability | None, float | None]:
         """What the last look at the Hub found, and how many seconds ago; None while nobody knows."""
         return await self._watch.latest()
@@ -184,7 +188,9 @@ class Core:
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
-        worker = DownloadWorker(store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s)
+        self._worker = worker = DownloadWorker(
+            store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s
+        )
         self.bus = InProcessBus()
         ends.callback(self.bus.close)
         self.manager = DownloadManager(
@@ -198,7 +204,7 @@ class Core:
         )
         ends.push_async_callback(self.manager.stop)
         machine = await asyncio.to_thread(this_machine)
-        self.discovery = Discovery(s, self._hub, self.cache, self.manager, machine)
+        self.discovery = Discovery(s, self._hub, self.cache, self.manager, machine, self.queue_bytes)
         await self.manager.start()
         ends.push_async_callback(self._work_done)
         # The first look costs a second where the cache is large: nobody should have to wait for it.

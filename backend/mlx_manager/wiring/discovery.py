@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from mlx_manager.domain.machine import Machine
 from mlx_manager.errors import DiskError
@@ -21,10 +21,16 @@ from mlx_manager.settings import Settings
 
 
 class Discovery:
-    """``hub``: the one way to ask it; ``cache``: what is here already."""
+    """``hub``: the one way to ask it; ``cache``: what is here already; ``queued``: room that downloads still take."""
 
     def __init__(
-        self, settings: Settings, hub: HubClient, cache: HfCache, manager: DownloadManager, machine: Machine
+        self,
+        settings: Settings,
+        hub: HubClient,
+        cache: HfCache,
+        manager: DownloadManager,
+        machine: Machine,
+        queued: Callable[[], Awaitable[int]],
     ) -> None:
         self.machine = machine
         self._cache = cache
@@ -41,7 +47,7 @@ class Discovery:
             lambda plan: cache.held(plan, durable_bytes),
             cache.free_bytes,
             manager.last_rate,
-            lambda: manager.queued_bytes,
+            queued,
         )
 
     async def _here(self) -> Mapping[str, str]:

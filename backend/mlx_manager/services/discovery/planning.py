@@ -13,7 +13,7 @@ from mlx_manager.domain.plan import Plan
 
 class Planner:
     """``ask``: the Hub's plan. ``here(plan)``: etag → bytes that are here of each content, blocking. ``free``: room on
-    the disk, blocking. ``rate``: bytes per second when last measured. ``queued``: bytes that others still want."""
+    the disk, blocking. ``rate``: bytes per second when last measured. ``queued``: room that others still take."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Planner:
         here: Callable[[Plan], Mapping[str, int]],
         free: Callable[[], int],
         rate: Callable[[], Awaitable[int | None]],
-        queued: Callable[[], int],
+        queued: Callable[[], Awaitable[int]],
     ) -> None:
         self._ask = ask
         self._here = here
@@ -34,7 +34,7 @@ class Planner:
         plan = await self._ask(request)
         here = await asyncio.to_thread(self._here, plan)
         free = await asyncio.to_thread(self._free)
-        rate, queued = await self._rate(), self._queued()
+        rate, queued = await self._rate(), await self._queued()
         here_bytes = sum(here.get(blob.etag, 0) for blob in plan.blobs)
         fetch = plan.total_bytes - here_bytes
         chosen = {file.path for file in plan.files}

@@ -191,10 +191,9 @@ class DownloadManager:
             yield
 
     @property
-    def queued_bytes(self) -> int:
-        """What all downloads that are not at their end still want."""
-        unfinished = (live.download for live in self._registry if live.download.status.is_in_flight)
-        return sum(max(0, one.total_bytes - one.downloaded_bytes) for one in unfinished)
+    def unfinished(self) -> list[Download]:
+        """All that are not at their end, paused ones too, as they were told last."""
+        return [live.download for live in self._registry if live.download.status.is_in_flight]
 
     async def last_rate(self) -> int | None:
         """Bytes per second of the last download that was long enough to tell; None when there is none."""

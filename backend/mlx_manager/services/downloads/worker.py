@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain import words
-from mlx_manager.domain.download import Progressed, SizesKnown, Verifying, Waiting
+from mlx_manager.domain.download import Download, Progressed, SizesKnown, Verifying, Waiting
 from mlx_manager.domain.plan import Plan, PlanFile
 from mlx_manager.domain.states import Phase
-from mlx_manager.errors import DiskFull, DownloadNotFound, DownloadSuperseded, MlxManagerError
+from mlx_manager.errors import DownloadNotFound, DownloadSuperseded
 from mlx_manager.services.downloads.asking import Asking
+from mlx_manager.services.downloads.room import Room
 from mlx_manager.services.ports import (
     BlobPlace,
     Cache,
@@ -28,7 +28,6 @@ from mlx_manager.services.ports import (
 )
 
 REPORT_EVERY_S = 0.25
-ROOM_TO_LEAVE = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,7 @@ class DownloadWorker:
         self._make_transfer = make_transfer
         self._size_check_s = size_check_s
         self._clock = clock
-        self._room_lock = asyncio.Lock()
-        self._placed: dict[str, list[BlobPlace]] = {}
+        self._room = Room(cache)
 
     async def execute(self, download_id: str, epoch: int, report: Report) -> None:
         """One run. Raises what ended it: a MlxManagerError, or CancelledError when it was told to stop."""
@@ -72,10 +70,10 @@ class DownloadWorker:
         count, total = words.count(len(plan.blobs), "file"), words.size(plan.total_bytes)
         logger.info("sizes known: %s, %s, commit %s (epoch %d)", count, total, plan.commit[:12], epoch)
         try:
-            places = await self._make_room(download_id, plan)
+            places = await self._room.take(download_id, plan)
             await self._transfer(download_id, plan, places, sizes, report)
         finally:
-            self._placed.pop(download_id, None)
+            self._room.leave(download_id)
         report(Waiting(self._clock(), Phase.LINKING, "Linking the files into the cache."))
         snapshot = await asyncio.to_thread(self._cache.link, plan)
         logger.info("linked: %s", snapshot)
@@ -89,6 +87,10 @@ class DownloadWorker:
         freed = await asyncio.to_thread(lambda: self._cache.discard(plan, keep=needed))
         log.info("partial files removed, %s freed", words.size(freed), extra={"task_id": download_id})
 
+    async def owed(self, downloads: Sequence[Download]) -> int:
+        """Bytes of the disk that these still take. Raises DiskError, LedgerFailed."""
+        return await asyncio.to_thread(self._room.owed, downloads, self._store.plan)
+
     def _needed_by_others(self, download_id: str, model_id: str) -> set[str]:
         etags: set[str] = set()
         for other, _ in self._store.unfinished():
@@ -97,29 +99,6 @@ class DownloadWorker:
             if plan := self._store.plan(other.task_id):
                 etags.update(blob.etag for blob in plan.blobs)
         return etags
-
-    async def _make_room(self, download_id: str, plan: Plan) -> list[BlobPlace]:
-        """The places of all blobs, with the disk checked for this download and those already running."""
-        try:
-            # One at a time: two that look at the same free room at once would both take it.
-            async with self._room_lock:
-                places = await asyncio.to_thread(self._cache.prepare, plan)
-                await asyncio.to_thread(self._check_room, places)
-                self._placed[download_id] = places
-                return places
-        except MlxManagerError:
-            etags = [blob.etag for blob in plan.blobs]
-            await asyncio.to_thread(lambda: self._cache.discard(plan, keep=etags))
-            raise
-
-    def _check_room(self, places: Sequence[BlobPlace]) -> None:
-        """Raises DiskFull when this and what runs already do not fit on the disk together."""
-        needed = _bytes_to_allocate(places)
-        promised = sum(_bytes_to_allocate(others) for others in tuple(self._placed.values()))
-        short = needed + promised + ROOM_TO_LEAVE - self._cache.free_bytes()
-        if needed and short > 0:
-            others = f", {words.size(promised)} more for what runs already" if promised else ""
-            raise DiskFull(f"{words.size(needed)} are needed{others}: {words.size(short)} are missing on the disk.")
 
     async def _transfer(
         self, download_id: str, plan: Plan, places: Sequence[BlobPlace], sizes: SizesKnown, report: Report
@@ -184,27 +163,6 @@ class DownloadWorker:
             if done:
                 finished.result()
                 return
-
-
-def _bytes_to_allocate(places: Sequence[BlobPlace]) -> int:
-    """What the disk still has to give: partial files own their room already."""
-    needed = 0
-    for place in places:
-        if _size_of(place.blob) == place.file.size:
-            continue
-        try:
-            allocated = place.part.stat().st_blocks * 512
-        except FileNotFoundError:
-            allocated = 0
-        needed += max(0, place.file.size - allocated)
-    return needed
-
-
-def _size_of(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

@@ -65,10 +65,20 @@ class HfCache:
                     prove_writable(folder)
             self._check_case(plan, folders)
             write_tree(folders, plan)
-            contents = self._contents(folders, plan)
             if not self._has_symlinks(folders):
                 for file in plan.files:
                     make_parents(folders, plan.commit, file.path)
+        return self.places(plan)
+
+    def places(self, plan: Plan) -> list[BlobPlace]:
+        """The place of each of ``plan.blobs``, in order. Makes nothing where nothing is. Raises CacheFailed."""
+        check_names(plan)
+        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        with disk_errors(folders.root):
+            if folders.blobs.is_dir():
+                contents = self._contents(folders, plan)
+            else:
+                contents = {file.etag: folders.blob(file.etag) for file in plan.files}
         return [
             BlobPlace(file, contents[file.etag], folders.part(file.etag), folders.lock(file.etag))
             for file in plan.blobs

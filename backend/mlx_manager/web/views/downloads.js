@@ -57,7 +57,8 @@ const empty = () => html`<section class="empty">
 
 function summary() {
   const all = totals();
-  const free = state.system?.cache.free_bytes ?? null;
+  const { free_bytes: free, queue_bytes: queue } = state.system?.cache ?? { free_bytes: null };
+  const short = free !== null && queue > free;
   return html`<dl class="summary">
     <div>
       <dt>${t.totalRate}</dt>
@@ -69,20 +70,12 @@ function summary() {
     </div>
     <div>
       <dt>${t.room}</dt>
-      <dd>${free === null ? html`<span class="muted">${t.roomUnknown}</span>` : html`${bytes(free)} ${room(free)}`}</dd>
+      <dd>${free === null ? html`<span class="muted">${t.roomUnknown}</span>` : html`${bytes(free)} ${queue > 0 ? html`<small class=${short ? "warn" : ""}>${t.queue(queue)}</small>` : nothing}`}</dd>
     </div>
     <div>
       <dt>${t.cap}</dt>
       <dd>${capChoice("all", state.limits?.bandwidth_bps, (bps) => setCap(bps))}</dd>
     </div>
-  </dl>`;
-}
-
-// Files take their whole room on the disk before their bytes come, so only the server knows what is still to be taken.
-function room(free) {
-  const needed = state.system.cache.queue_bytes ?? 0;
-  if (needed === 0) return nothing;
-  return needed > free
-    ? html`<small class="bad">${t.roomShort(needed - free)}</small>`
-    : html`<small>${t.roomAfter(free - needed)}</small>`;
+  </dl>
+  ${short ? html`<p class="callout callout-warn short">${icon("warn")}<span>${t.short(queue - free)} <a data-view href="/library?sort=size">${t.makeRoom}</a></span></p>` : nothing}`;
 }
