@@ -72,6 +72,11 @@ class Settings:
         return self.home / "hub-memory"
 
     @property
+    def library_memory(self) -> Path:
+        """What was read of the cache, for the next look at it."""
+        return self.home / "library.json"
+
+    @property
     def is_loopback(self) -> bool:
         """Nobody but this machine can reach the server."""
         try:

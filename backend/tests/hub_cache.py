@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.hub_server import HubServer
+from mlx_manager.domain.library import LocalModel
 from mlx_manager.domain.plan import Plan, PlanFile, make_plan
 from mlx_manager.services.hf_cache import HfCache
 
@@ -25,6 +26,14 @@ FILES: dict[str, Any] = {
     "sub dir/ünïcode #1.txt": "text",
     "twin/config.json": '{"model_type": "tiny"}',
     "empty.txt": b"",
+}
+SHARDS: dict[str, Any] = {
+    "config.json": "{}",
+    "README.md": "# Shards",
+    "model-00001-of-00002.safetensors": b"1" * 5000,
+    "model-00002-of-00002.safetensors": b"2" * 7000,
+    "model.safetensors.index.json": '{"weight_map": {"a": "model-00001-of-00002.safetensors", '
+    '"b": "model-00002-of-00002.safetensors"}}',
 }
 
 
@@ -116,3 +125,12 @@ def open_folder() -> Iterator[Path]:
 def everything(folder: Path) -> list[str]:
     """All paths below a folder, folders too."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def only(cache: HfCache) -> LocalModel:
+    [model] = cache.local()
+    return model
+
+
+def root_of(cache: HfCache, repo: str = "org/Shards") -> Path:
+    return cache.cache_dir / ("models--" + repo.replace("/", "--"))

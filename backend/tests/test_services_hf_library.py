@@ -7,25 +7,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from fakes.hub_server import HubServer
-from hub_cache import FILES, REPO, everything, fetch, hf, nobody_special, open_folder, plan_of, scanned
-from mlx_manager.domain.library import LocalModel
+from hub_cache import (
+    FILES,
+    REPO,
+    SHARDS,
+    everything,
+    fetch,
+    hf,
+    nobody_special,
+    only,
+    open_folder,
+    plan_of,
+    root_of,
+    scanned,
+)
 from mlx_manager.errors import CacheNotWritable
 from mlx_manager.services.hf_cache import HfCache
-
-SHARDS: dict[str, Any] = {
-    "config.json": "{}",
-    "README.md": "# Shards",
-    "model-00001-of-00002.safetensors": b"1" * 5000,
-    "model-00002-of-00002.safetensors": b"2" * 7000,
-    "model.safetensors.index.json": '{"weight_map": {"a": "model-00001-of-00002.safetensors", '
-    '"b": "model-00002-of-00002.safetensors"}}',
-}
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,6 @@ def hub() -> Iterator[HubServer]:
 @pytest.fixture
 def cache(tmp_path: Path) -> HfCache:
     return HfCache(tmp_path / "cache")
-
-
-def only(cache: HfCache) -> LocalModel:
-    [model] = cache.local()
-    return model
-
-
-def root_of(cache: HfCache, repo: str = "org/Shards") -> Path:
-    return cache.cache_dir / ("models--" + repo.replace("/", "--"))
 
 
 # -- the library
@@ -199,57 +192,6 @@ def test_what_cannot_be_read_is_told_and_passed_over(hub: HubServer, caplog: pyt
         cache.cache_dir.chmod(0o755)
     assert names == [REPO]
     assert "org/Shards in the cache cannot be read: Permission denied" in caplog.text
-
-
-def settle(cache: HfCache) -> None:
-    """As if all was written long ago, so that what is read once is remembered."""
-    before = time.time() - 3600
-    for path in [cache.cache_dir, *cache.cache_dir.rglob("*")]:
-        os.utime(path, (before, before), follow_symlinks=False)
-
-
-def test_what_is_remembered_is_what_is_there(hub: HubServer, cache: HfCache) -> None:
-    """Each change that another program may make is seen at the next look."""
-    plan = plan_of(hub, "org/Shards")
-    snapshot = fetch(hub, cache, plan)
-    root = root_of(cache)
-    assert cache.local()[0] is not cache.local()[0], "a second change might leave the same time behind"
-    settle(cache)
-    first = cache.local()
-    assert cache.local()[0] is first[0], "not read again"
-
-    def seen() -> LocalModel:
-        model = only(cache)
-        settle(cache)
-        assert only(cache) == replace(model, modified_at=only(cache).modified_at, last_used_at=only(cache).last_used_at)
-        return only(cache)
-
-    (root / "refs" / "main").write_text("f" * 40)
-    assert seen().revisions[0].refs == ()
-    (root / "refs" / "v1").write_text(plan.commit)
-    assert seen().revisions[0].refs == ("v1",)
-    weights = (snapshot / "model-00001-of-00002.safetensors").resolve()
-    whole = weights.read_bytes()
-    before = weights.stat()
-    weights.write_bytes(b"short")
-    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert not seen().complete
-    weights.write_bytes(whole)
-    assert seen().complete
-    (snapshot / "config.json").unlink()
-    assert seen().revisions[0].missing == ("config.json",)
-    cache.link(plan)
-    assert seen().complete
-    (root / "trees" / f"{plan.commit}.json").write_text("[]")
-    assert seen().revisions[0].files_total is None
-    (root / "blobs" / ("e" * 64)).write_bytes(b"x" * 10)
-    assert seen().size_bytes == plan.total_bytes + 10
-    os.utime(weights, (time.time() + 60, weights.stat().st_mtime))
-    assert (only(cache).last_used_at or 0) > time.time() + 50
-    (root / "snapshots").rename(root / "elsewhere")
-    assert not seen().complete
-    cache.delete("org/Shards")
-    assert cache.local() == []
 
 
 def test_what_is_missing_is_named(hub: HubServer, cache: HfCache) -> None:

@@ -71,7 +71,7 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
     from mlx_manager.services.hf_cache import HfCache
 
     # Looked at here and not asked of a server, which may have another cache than this environment says.
-    found = HfCache(settings.hf_hub_cache).local()
+    found = HfCache(settings.hf_hub_cache, memory=settings.library_memory).local()
     if as_json:
         _print_json([one.shown() for one in found])
         return

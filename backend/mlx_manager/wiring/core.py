@@ -184,7 +184,7 @@ class Core:
         ends.callback(self._hub.close)
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
-        self.cache = HfCache(s.hf_hub_cache)
+        self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory)
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
@@ -207,7 +207,7 @@ class Core:
         self.discovery = Discovery(s, self._hub, self.cache, self.manager, machine, self.queue_bytes)
         await self.manager.start()
         ends.push_async_callback(self._work_done)
-        # The first look costs a second where the cache is large: nobody should have to wait for it.
+        # The very first look costs a second where the cache is large: nobody should have to wait for it.
         self._spawn(self._look_at_the_cache())
 
     async def _delete(self, model_id: str, revision: str | None, leftovers: bool) -> DeletePlan:

@@ -37,14 +37,22 @@ log = logging.getLogger(__name__)
 class HfCache:
     """Implements `ports.Cache` for ``cache_dir`` (HF_HUB_CACHE). All calls block and may come from any thread.
 
-    ``symlinks``, ``folds_case``: what the disk can do; None, the rule, finds out when it matters.
+    ``memory``: a file that keeps what was read of the library for the next process. ``symlinks``, ``folds_case``: what
+    the disk can do; None, the rule, finds out when it matters.
     """
 
-    def __init__(self, cache_dir: Path, *, symlinks: bool | None = None, folds_case: bool | None = None) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        *,
+        memory: Path | None = None,
+        symlinks: bool | None = None,
+        folds_case: bool | None = None,
+    ) -> None:
         self.cache_dir = cache_dir
         self._symlinks = symlinks
         self._folds_case = folds_case
-        self._library = LibraryReader(cache_dir)
+        self._library = LibraryReader(cache_dir, memory)
 
     def prepare(self, plan: Plan) -> list[BlobPlace]:
         """Make the model's folders, prove them writable, and name the place of each of ``plan.blobs``, in order.

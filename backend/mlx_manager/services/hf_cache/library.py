@@ -1,8 +1,10 @@
 """What models the cache holds. Each answer is true for the disk as it is now, other tools' work included.
 
-Reading a model costs a look at each of its files. So what was read is kept in memory with the time of each folder,
-listing, ref and weight file that it came from: as long as none of them changed, it is still true. Never kept: a model
-that is being fetched, and one that changed a moment ago, when a second change might leave the same time behind.
+Reading a model costs a look at each of its files. So what was read is kept in memory, and in a file for the next
+process, with the trace of each folder, listing, ref and weight file that it came from: as long as none of them changed,
+it is still true. A small file that somebody writes over where it lies, with no folder changed, is not noticed. Never
+kept: a model that is being fetched, and one that changed a moment ago, when a second change might leave the same time
+behind.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import os
 import re
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_manager.domain.library import Library
-from mlx_manager.services.hf_cache.reading import ABSENT, ReadModel, read_model
+from mlx_manager.services.hf_cache.reading import ABSENT, ReadModel, Trace, read_model
+from mlx_manager.services.hf_cache.remembering import recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +56,16 @@ class _Known:
 
 
 class LibraryReader:
-    """Reads the cache at ``cache_dir``. From any thread; one reads at a time."""
+    """Reads the cache at ``cache_dir``. From any thread; one reads at a time. ``memory``: the file for what was read;
+    None to keep nothing beyond this process."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, memory: Path | None = None) -> None:
         self._cache_dir = cache_dir
+        self._memory = memory
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
+        self._kept: dict[str, ReadModel] | None = None
+        """What the file holds; None until it was read."""
 
     def read(self) -> Library:
         """Every model, by name. Raises OSError when the cache cannot be read; none is an empty one."""
@@ -83,6 +91,9 @@ class LibraryReader:
         except FileNotFoundError:
             self._known.clear()
             return []
+        if self._kept is None:
+            self._kept = recall(self._memory, self._cache_dir) if self._memory else {}
+            self._known = {name: _Known(read, True) for name, read in self._kept.items()}
         now_known: dict[str, _Known] = {}
         found: list[ReadModel] = []
         for name in names:
@@ -95,7 +106,16 @@ class LibraryReader:
                 now_known[name] = known
                 found.append(known.read)
         self._known = now_known
+        self._keep()
         return found
+
+    def _keep(self) -> None:
+        """Write the file anew if it would say something else; that models were used since is no reason."""
+        settled = {name: known.read for name, known in self._known.items() if known.settled}
+        if self._memory is None or self._kept is None or _traces(settled) == _traces(self._kept):
+            return
+        remember(self._memory, self._cache_dir, settled)
+        self._kept = settled
 
     def _read_one(self, name: str) -> _Known | None:
         model_id = model_id_of(name)
@@ -110,24 +130,30 @@ class LibraryReader:
             return None
         if read is None:
             return None
-        newest = max((trace.mtime_ns for trace in read.traces), default=0)
+        newest = max((mtime_ns for _, mtime_ns, *_ in read.traces), default=0)
         return _Known(read, not read.is_moving and newest < begun - SETTLED_AFTER_NS)
+
+
+def _traces(models: Mapping[str, ReadModel]) -> dict[str, tuple[Trace, ...]]:
+    return {name: read.traces for name, read in models.items()}
 
 
 def _as_before(read: ReadModel) -> ReadModel | None:
     """What was read, if all that it came from is as it was; with the time of the last use as it is now."""
     used = read.model.last_used_at or 0.0
-    for trace in read.traces:
+    for path, mtime_ns, ctime_ns, inode, size in read.traces:
         try:
-            stat = os.stat(trace.path)
+            stat = os.stat(path)
         except OSError:
-            if trace.mtime_ns == ABSENT:
+            if mtime_ns == ABSENT:
                 continue
             return None
-        if stat.st_mtime_ns != trace.mtime_ns or (trace.size is not None and stat.st_size != trace.size):
+        if stat.st_mtime_ns != mtime_ns or stat.st_ctime_ns != ctime_ns or stat.st_ino != inode:
             return None
-        if trace.size is not None and stat.st_atime > used:
-            used = stat.st_atime
+        if size is not None:
+            if stat.st_size != size:
+                return None
+            used = max(used, stat.st_atime)
     if used == (read.model.last_used_at or 0.0):
         return read
     return replace(read, model=replace(read.model, last_used_at=used))

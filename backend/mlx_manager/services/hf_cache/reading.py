@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlx_manager.domain.library import MOST_MISSING, WEIGHT_SUFFIXES, LocalModel, LocalRevision, is_complete
 from mlx_manager.services.hf_cache.layout import COMMIT
@@ -29,12 +29,10 @@ Place = tuple[int, int]
 """Device and inode: two links to one content are one content."""
 
 
-class Trace(NamedTuple):
-    """Something that was read: unchanged if its time (and, of a file, its size) is the same. A file's use counts."""
-
-    path: str
-    mtime_ns: int
-    size: int | None = None
+Trace = tuple[str, int, int, int, int | None]
+"""Something that was read: path, time of its content in nanoseconds (ABSENT: it was not there), time of its last change
+of any kind, inode, and of a content its size. Unchanged if all of this is the same; the second time and the inode tell
+it from another that was put in its place with the time of the first, as a backup does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +70,14 @@ def read_model(root: str, model_id: str) -> ReadModel | None:
     blobs = read_blobs(f"{root}/blobs", traces)
     refs = read_refs(f"{root}/refs", traces)
     found: list[tuple[float, LocalRevision]] = []
-    traces += [Trace(path, _mtime_ns(path)) for path in (f"{root}/snapshots", f"{root}/trees")]
+    traces += [trace_of(f"{root}/snapshots"), trace_of(f"{root}/trees")]
     for entry in scan(f"{root}/snapshots"):
         if entry.is_dir(follow_symlinks=False) and COMMIT.fullmatch(entry.name):
             revision = _read_revision(root, entry.name, tuple(sorted(refs.get(entry.name, ()))), blobs, traces)
             found.append((entry.stat(follow_symlinks=False).st_mtime, revision))
     seen = {revision.commit for _, revision in found}
     for entry in scan(f"{root}/trees"):
-        traces.append(Trace(entry.path, _mtime_ns(entry.path)))
+        traces.append(trace_of(entry.path))
         commit = entry.name.removesuffix(".json")
         if COMMIT.fullmatch(commit) and commit not in seen and (begun := _read_begun(entry.path, commit, blobs)):
             found.append((entry.stat(follow_symlinks=False).st_mtime, begun))
@@ -102,7 +100,7 @@ def read_model(root: str, model_id: str) -> ReadModel | None:
 def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
     """All contents of a model. Raises OSError."""
     blobs = Blobs()
-    traces.append(Trace(folder, _mtime_ns(folder)))
+    traces.append(trace_of(folder))
     begun: set[str] = set()
     for entry in scan(folder):
         try:
@@ -119,7 +117,7 @@ def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
         elif entry.is_file():
             blobs.whole[entry.name] = (stat.st_size, place)
             (blobs.shared if is_link else blobs.own)[place] = stat.st_size
-            blobs.traces[entry.name] = Trace(entry.path, stat.st_mtime_ns, stat.st_size)
+            blobs.traces[entry.name] = _content_trace(entry.path, stat)
             blobs.used_at = max(blobs.used_at, stat.st_atime)
     blobs.unfinished = begun - blobs.whole.keys()
     return blobs
@@ -129,7 +127,7 @@ def read_refs(folder: str, traces: list[Trace]) -> dict[str, set[str]]:
     """Commit → the names that stand for it. Raises OSError."""
     refs: dict[str, set[str]] = {}
     for path, entry in walk(folder, traces):
-        traces.append(Trace(entry.path, _mtime_ns(entry.path)))
+        traces.append(trace_of(entry.path))
         try:
             with open(entry.path, "rb") as file:
                 commit = file.read(64).strip().decode("ascii", "replace")
@@ -155,7 +153,7 @@ def read_snapshot(folder: str, blobs: Blobs, traces: list[Trace]) -> tuple[dict[
                     blobs.own[whole[1]] = stat.st_size
                     blobs.used_at = max(blobs.used_at, stat.st_atime)
                 if path.endswith(WEIGHT_SUFFIXES):
-                    traces.append(Trace(entry.path, stat.st_mtime_ns, stat.st_size))
+                    traces.append(_content_trace(entry.path, stat))
         except OSError:
             broken.add(path)
             continue
@@ -256,14 +254,15 @@ def read_files(root: str, commit: str) -> dict[str, int]:
 
 
 def trace_of(path: str) -> Trace:
-    return Trace(path, _mtime_ns(path))
-
-
-def _mtime_ns(path: str) -> int:
     try:
-        return os.stat(path).st_mtime_ns
+        stat = os.stat(path)
     except OSError:
-        return ABSENT
+        return path, ABSENT, 0, 0, None
+    return path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, None
+
+
+def _content_trace(path: str, stat: os.stat_result) -> Trace:
+    return path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size
 
 
 def _link_name(path: str) -> str:
