@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -14,10 +15,12 @@ from filelock import FileLock
 from fakes.hub_server import HubServer
 from hub_cache import FILES, REPO, fetch, plan_of
 from mlx_manager.services.hf_cache import HfCache
+from torture.again import Lived, losses, spans
 from torture.lives import Moment, lives
 from torture.verdict import Truth, ask_truth, left_by_server, orphans, wrong_bytes
 
 WEIGHTS = "model.safetensors"
+MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +112,55 @@ def test_a_seed_gives_the_same_lives_again_and_all_kinds_of_them() -> None:
     some = list(islice(lives(1), 200))
     assert {life.moment for life in some} == set(Moment)
     assert {life.move for life in some} == {None, "pause", "resume", "request", "cancel"}
+
+
+def _record(at: float, start: int, sent: int, ended_at: float, file: str = "a") -> dict[str, Any]:
+    return {
+        "at": at,
+        "ended_at": ended_at,
+        "status": 206,
+        "range": f"bytes={start}-{10 * MB - 1}",
+        "size": 10 * MB,
+        "sent": sent,
+        "repo": "torture/Model",
+        "file": file,
+        "path": f"/{file}",
+        "labels": ["cdn", "content"],
+    }
+
+
+def test_what_was_under_way_at_a_blow_may_come_again_and_is_counted_to_the_byte() -> None:
+    life = Lived(1, born_at=0.0, died_at=10.0)
+    before = [_record(1.0, 0, 4 * MB, 10.1), _record(2.0, 6 * MB, MB, 9.0), _record(2.0, 0, 10 * MB, 5.0, file="b")]
+    after = [_record(11.0, 3 * MB, 7 * MB, 12.0)]
+    (loss,) = losses(before + after, [life])
+    assert (loss.pieces, loss.brought, loss.lost, loss.settled) == (2, 5 * MB, 2 * MB, 0)
+    assert loss.beyond(line_bps=MB) == []
+
+
+def test_more_than_could_be_under_way_is_wrong() -> None:
+    life = Lived(7, born_at=0.0, died_at=10.0)
+    records = [_record(1.0, 0, 9 * MB, 10.1), _record(11.0, 0, 10 * MB, 12.0)]
+    (loss,) = losses(records, [life])
+    assert loss.beyond(line_bps=MB) == ["life 7: 9000000 bytes came again, and 6194304 had been on their way"]
+
+
+def test_what_was_here_long_before_the_blow_may_not_come_again() -> None:
+    lives = [Lived(1, 0.0, 10.0), Lived(2, 11.0, 20.0)]
+    records = [_record(1.0, 0, MB, 3.0), _record(2.0, MB, 9 * MB, 10.0), _record(21.0, 0, MB, 22.0)]
+    first, second = losses(records, lives)
+    assert (first.lost, first.settled, second.lost, second.settled) == (0, MB, 0, 0)
+    assert first.beyond(line_bps=MB) == ["life 1: 1000000 bytes came again that had been here for long"]
+
+
+def test_xorbs_are_under_way_until_their_piece_is_there() -> None:
+    records = [_record(at, 0, MB, at + 1) | {"repo": "", "labels": ["xorb"]} for at in (1.0, 21.0)]
+    (loss,) = losses(records, [Lived(1, 0.0, 10.0)])
+    assert (loss.lost, loss.settled) == (MB, 0)
+
+
+def test_an_answer_without_a_range_begins_at_the_first_byte_and_a_xorb_is_known_by_its_address() -> None:
+    whole = _record(1.0, 5, 100, 2.0) | {"status": 200}
+    xorb = _record(1.0, 0, 30, 2.0) | {"repo": "", "path": "/xorbs/0a"}
+    nothing = _record(1.0, 0, 0, 2.0, file="b")
+    assert spans([whole, xorb, nothing]) == {"torture/Model a": [(0, 100)], "/xorbs/0a": [(0, 30)]}

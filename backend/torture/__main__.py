@@ -44,8 +44,6 @@ def main() -> int:
         while ordeal.tally.kills < options.kills and not ordeal.tally.complaints:
             ordeal.round(engines[ordeal.tally.rounds % len(engines)], world.faults(dice, line_bps))
     tally = ordeal.tally
-    if tally.again > tally.may_come_again:
-        tally.complaints.append("more was fetched again than was on its way")
     _report(tally)
     if tally.complaints:
         print(f"Kept for a look: {root}")
@@ -73,9 +71,9 @@ def _report(tally: Tally) -> None:
     print(f"\n{tally.kills} kills ({when}) in {tally.rounds} rounds; {tally.struck} requests met a fault,")
     print(f"{tally.moves} were a person's: pause, resume, request or cancel.")
     print(f"{tally.files} files, {tally.size / 1e6:.0f} MB; on the wire {tally.wire / 1e6:.0f} MB:")
-    a_blow = tally.again / max(1, tally.kills) / 1e6
-    may = tally.may_come_again / 1e6
-    print(f"{tally.again / 1e6:.0f} MB came again, {a_blow:.1f} MB a kill; what was on its way were {may:.0f} MB.")
+    lost = sorted(loss.lost / 1e6 for loss in tally.losses) or [0.0]
+    print(f"of a kill {sum(lost) / len(lost):.1f} MB came again, {lost[-1]:.1f} MB at most, all of it under way then;")
+    print(f"without a kill {tally.twice / 1e6:.1f} MB: what was wrong, and what broken connections lost.")
     if tally.complaints:
         print(f"\n{len(tally.complaints)} things are wrong:")
         for complaint in tally.complaints:

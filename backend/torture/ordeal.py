@@ -17,6 +17,7 @@ import psutil
 from benchmarks.hub import HubProcess
 
 from api_client import MODELS, Api, ServerProcess
+from torture.again import Lived, Loss, losses, spans, total
 from torture.lives import Life, Moment
 from torture.verdict import ask_truth, left_by_server, orphans, wrong_bytes
 from torture.world import KEPT, LIES, LYING_FILE, WITHDRAWN
@@ -27,33 +28,28 @@ BECOMES_READY_S = 30.0
 """A person's patience, not a measure: the machine may be busy."""
 ENDS_WITHIN_S = 240.0
 CHILDREN_END_S = 10.0
-SYNCED_S = 2.0
-"""What came in the last so many seconds before a blow may be lost: bytes are made durable once a second (see
-transfer/limits.py), and the disk needs its time for that."""
-BUFFERED = 4 << 20
-"""Bytes that the hub has sent and that lie in the buffers of connections."""
+DROPPED = 64 << 10
+"""Bytes that a broken connection may have had in its buffers, over all that the faults struck."""
 UNANSWERED = (OSError, http.client.HTTPException)
 
 
 @dataclass
 class Tally:
     """What the rounds come to. Bytes of the models that are kept: ``size`` as the hub has them, ``wire`` as they went
-    out, ``may_come_again`` what was on its way at the blows, or was lied about."""
+    out, ``twice`` those that went out twice within one life: what was lied about, and what broken connections lost in
+    the kernels' buffers. ``losses``: what each blow cost."""
 
     kills: int = 0
     rounds: int = 0
     files: int = 0
     size: int = 0
     wire: int = 0
-    may_come_again: int = 0
+    twice: int = 0
+    losses: list[Loss] = field(default_factory=list)
     struck: int = 0
     at: dict[Moment, int] = field(default_factory=lambda: dict.fromkeys(Moment, 0))
     moves: int = 0
     complaints: list[str] = field(default_factory=list)
-
-    @property
-    def again(self) -> int:
-        return self.wire - self.size
 
 
 class Ordeal:
@@ -78,9 +74,9 @@ class Ordeal:
         self._lives = lives
         self._kills = kills
         self._engine = "auto"
-        self._may_lose = int(SYNCED_S * line_bps) + BUFFERED
+        self._line_bps = line_bps
         self._say = say
-        self._spans: list[tuple[float, float]] = []
+        self._lived: list[Lived] = []
         self._truths = [ask_truth(hub.url, model) for model in KEPT]
         self._old: set[str] = set()
         self._promised: dict[str, str] = {}
@@ -118,8 +114,7 @@ class Ordeal:
                     return True
             except UNANSWERED as error:
                 self._complain(f"life {life.number}: the server did not answer: {type(error).__name__} {error}")
-            self._kill(server, life)
-        self._spans.append((born_at, time.monotonic()))
+            self._kill(server, life, born_at)
         return False
 
     def _work(self, api: Api, life: Life) -> bool:
@@ -183,12 +178,13 @@ class Ordeal:
             MLX_MANAGER_SIZE_CHECK_S="2",
         )
 
-    def _kill(self, server: ServerProcess, life: Life) -> None:
+    def _kill(self, server: ServerProcess, life: Life, born_at: float) -> None:
         if server.process.poll() is not None:
             self._complain(f"life {life.number}: the server ended by itself: {server.ended()}")
             return
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.send(signal.SIGKILL)
+        self._lived.append(Lived(life.number, born_at, time.monotonic()))
         server.process.wait()
         self.tally.kills += 1
         self.tally.at[life.moment] += 1
@@ -267,19 +263,34 @@ class Ordeal:
 
     def _count_wire(self) -> None:
         records = self._hub.records()
-        self.tally.struck += sum(bool(record["faults"]) for record in records)
-        kept = [record for record in records if record["repo"] in KEPT and "content" in record["labels"]]
+        struck = sum(bool(record["faults"]) for record in records)
+        self.tally.struck += struck
+        kept = [
+            record
+            for record in records
+            if "content" in record["labels"] and (record["repo"] in KEPT or "xorb" in record["labels"])
+        ]
         self.tally.wire += sum(record["sent"] for record in kept)
         # The clock is the machine's, the same in every process.
-        for born_at, died_at in self._spans:
-            sent = sum(record["sent"] for record in kept if born_at <= record["at"] <= died_at)
-            self.tally.may_come_again += min(sent, self._may_lose)
-        self._spans.clear()
-        lied = next(truth for truth in self._truths if truth.model == LIES)
-        self.tally.may_come_again += lied.files[LYING_FILE][1]
-        if self._engine == "xet":
-            # Each way has a part of its own, so what one had begun and the other ended came by both.
-            self.tally.may_come_again += sum(truth.size for truth in self._truths)
+        twice = sum(
+            sum(record["sent"] for record in own) - total(spans(own))
+            for life in self._lived
+            if (own := [record for record in kept if life.born_at <= record["at"] <= life.died_at])
+        )
+        self.tally.twice += twice
+        lied = next(truth for truth in self._truths if truth.model == LIES).files[LYING_FILE][1]
+        if twice > lied + struck * DROPPED:
+            self._complain(f"{twice} bytes came twice without a kill")
+        # What was wrong has to come again, whenever that was found out.
+        true = [record for record in kept if (record["repo"], record["file"]) != (LIES, LYING_FILE)]
+        for loss in losses(true, self._lived):
+            self._say(
+                f"life {loss.life.number}: {loss.lost / 1e6:.1f} MB came again of {loss.brought / 1e6:.1f} MB that "
+                f"{loss.pieces} pieces under way had brought, {loss.settled} bytes of what was older"
+            )
+            self._complain(*loss.beyond(self._line_bps))
+            self.tally.losses.append(loss)
+        self._lived.clear()
         self.tally.size += sum(truth.size for truth in self._truths)
         self.tally.files += sum(len(truth.files) for truth in self._truths)
         self._hub.calm()

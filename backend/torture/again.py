@@ -1,0 +1,108 @@
+"""What came again after each blow, to the byte: from the hub's log of what it sent, and when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from fakes.hub_message import parse_range
+
+SYNCED_S = 2.0
+"""Bytes are made durable once a second (see transfer/limits.py), and the disk needs its time for that: what came longer
+ago than so many seconds must be there after a blow."""
+BUFFERED = 4 << 20
+"""Bytes that the hub has sent and that lie in the buffers of connections."""
+
+Record = Mapping[str, Any]
+Spans = dict[str, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """One life of the server, on the machine's steady clock; the hub's log has the same."""
+
+    number: int
+    born_at: float
+    died_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Of one blow, in bytes. ``pieces``: requests that were under way at the blow or not long before; ``brought``: what
+    they had brought by then; ``lost``: what of it came again; ``settled``: what came again of all that had come
+    before them, which is nothing where nothing is forgotten."""
+
+    life: Lived
+    pieces: int
+    brought: int
+    lost: int
+    settled: int
+
+    def beyond(self, line_bps: int) -> list[str]:
+        """What of it should not be, in words. ``line_bps``: bytes per second that can come at most."""
+        allowed = min(self.brought, int(SYNCED_S * line_bps) + BUFFERED)
+        wrong = []
+        if self.lost > allowed:
+            wrong.append(f"life {self.life.number}: {self.lost} bytes came again, and {allowed} had been on their way")
+        if self.settled:
+            wrong.append(f"life {self.life.number}: {self.settled} bytes came again that had been here for long")
+        return wrong
+
+
+def losses(records: Sequence[Record], lives: Sequence[Lived]) -> list[Loss]:
+    """Of each life that ended with a blow; ``records``: of files' bytes, in all lives until everything was there."""
+    found = []
+    for life in lives:
+        own = [record for record in records if life.born_at <= record["at"] <= life.died_at]
+        under_way = [record for record in own if record["sent"] and _is_under_way(record, life.died_at)]
+        later = spans(record for record in records if record["at"] > life.died_at)
+        lost = common(spans(under_way), later)
+        brought = total(spans(under_way))
+        found.append(Loss(life, len(under_way), brought, lost, common(spans(own), later) - lost))
+    return found
+
+
+def spans(records: Iterable[Record]) -> Spans:
+    """What they brought of each file or xorb: from, to, in order, without overlap."""
+    found: Spans = defaultdict(list)
+    for record in records:
+        if not record["sent"]:
+            continue
+        start, _ = (record["status"] == 206 and parse_range(record["range"], record["size"])) or (0, 0)
+        # A xorb has no repo: it is known by its address.
+        found[f"{record['repo']} {record['file']}" if record["repo"] else record["path"]].append(
+            (start, start + record["sent"])
+        )
+    return {name: _merged(some) for name, some in found.items()}
+
+
+def total(of: Spans) -> int:
+    return sum(stop - start for start, stop in chain.from_iterable(of.values()))
+
+
+def common(one: Spans, other: Spans) -> int:
+    """Bytes that are in both."""
+    both = {name: _merged([*some, *other.get(name, ())]) for name, some in one.items()}
+    theirs = {name: other[name] for name in one if name in other}
+    return total(one) + total(theirs) - total(both)
+
+
+def _merged(some: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(some):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
+
+
+def _is_under_way(record: Record, died_at: float) -> bool:
+    # A piece of Xet's is several xorbs, which hf_xet holds until the last of them is there; when that was we are not
+    # told. So all of them count, against the bound on how much can have come.
+    if "xorb" in record["labels"] or record["ended_at"] is None:
+        return True
+    return bool(record["ended_at"] > died_at - SYNCED_S)
