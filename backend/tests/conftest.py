@@ -111,6 +111,10 @@ async def no_task_left() -> AsyncIterator[None]:
     assert not left, f"tasks left running: {', '.join(sorted(task.get_name() for task in left))}"
 
 
+def _threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one not in before and one.name not in LASTING_THREADS]
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every thread that a test began has ended with it, and no address beyond this machine was asked for."""
@@ -119,9 +123,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     until = time.monotonic() + GRACE_S
-    left = [one for one in threading.enumerate() if one not in before and one.name not in LASTING_THREADS]
-    for thread in left:
-        thread.join(max(0.0, until - time.monotonic()))
-    names = sorted(thread.name for thread in left if thread.is_alive())
-    assert not names, f"threads left running: {', '.join(names)}"
+    # Not joined: one that another thread is just about to start can't be.
+    while (left := _threads_since(before)) and time.monotonic() < until:
+        time.sleep(0.005)
+    assert not left, f"threads left running: {', '.join(sorted(thread.name for thread in left))}"
     assert not guard.refused, f"reached beyond this machine: {guard.refused}"
