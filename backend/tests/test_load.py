@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from api_client import ServerProcess, serving
-from fakes.hub_server import Blob, HubServer
+from fakes.hub_server import Blob, Fault, HubServer
 from mlx_manager.domain.events import Event
 from mlx_manager.services.event_bus import _Story
 from torture.census import Census, slope
-from torture.crowd import OF_EVERYTHING, run_round, watched
+from torture.crowd import OF_EVERYTHING, LetGo, run_round, watched
 
 WATCHERS = 60
 MODELS = [f"load/Tiny-{n}" for n in range(10)]
@@ -32,14 +32,20 @@ def hub() -> Iterator[HubServer]:
         yield hub
 
 
+def held(hub: HubServer) -> LetGo:
+    """It keeps all bytes of files back until this is called."""
+    return hub.fault(Fault.delay(), where="content").clear
+
+
 def test_everybody_sees_every_end_and_nothing_is_held_afterwards(hub: HubServer, tmp_path: Path) -> None:
     with ServerProcess(tmp_path, hub.url, MLX_MANAGER_LOG_LEVEL="INFO") as server:
         api, pid = server.api(), server.process.pid
         # What is made at the first use and stays.
-        idle = run_round(api, pid, MODELS, WATCHERS).after
+        idle = run_round(api, pid, MODELS, WATCHERS, held(hub)).after
         shutil.rmtree(tmp_path / "hf" / "hub")
-        again = run_round(api, pid, MODELS, WATCHERS, idle)
+        again = run_round(api, pid, MODELS, WATCHERS, held(hub), idle)
     assert (again.watchers.connected, again.watchers.missed, len(again.watchers.late_s)) == (WATCHERS, [], ENDS)
+    assert again.watchers.told_later == 0
     assert again.left == []
     assert again.after.connections == 0
     # To the Hub: no more than questions were asked at once.
@@ -48,9 +54,9 @@ def test_everybody_sees_every_end_and_nothing_is_held_afterwards(hub: HubServer,
 
 def test_no_task_is_left_of_watchers_that_came_and_went(hub: HubServer, tmp_path: Path) -> None:
     with serving(tmp_path, hub.url) as api:
-        watched(api, MODELS[:2], 10)
+        watched(api, MODELS[:2], 10, held(hub))
         before = _tasks()
-        watched(api, MODELS[2:6], 40)
+        watched(api, MODELS[2:6], 40, held(hub))
         give_up_at = 200
         while (left := _tasks() - before) > 0 and give_up_at:
             api.get("/health")
@@ -67,11 +73,11 @@ def _tasks() -> int:
 def test_nothing_is_kept_of_downloads_that_have_ended(hub: HubServer, tmp_path: Path) -> None:
     with serving(tmp_path, hub.url) as api:
         # What is made at the first use and stays.
-        watched(api, MODELS, 20)
+        watched(api, MODELS, 20, held(hub))
         before = _objects()
         for _ in range(2):
             shutil.rmtree(tmp_path / "hf" / "hub")
-            watched(api, MODELS, 20)
+            watched(api, MODELS, 20, held(hub))
         give_up_at = 50
         while (more := _grown(before)) and give_up_at:
             api.get("/health")

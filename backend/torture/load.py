@@ -1,6 +1,7 @@
 """`make load`: a thousand watchers and two hundred queued downloads against one server process, over and over.
 
-It ends with 1 when a watcher missed an end or heard of it more than a second late, when the server holds more
+The hub keeps all bytes back until everybody watches, so that each end is heard live. It ends with 1 when a watcher
+missed an end, came too late for it or heard of it more than a second late, when the server holds more
 afterwards than before (descriptors, threads, connections, processes), or when one who reads nothing was not given up.
 """
 
@@ -18,7 +19,7 @@ from benchmarks.hub import HubProcess
 
 from api_client import Api, ServerProcess
 from torture.census import Census, settled, slope
-from torture.crowd import SETTLES_WITHIN_S, Round, run_round, watched
+from torture.crowd import SETTLES_WITHIN_S, LetGo, Round, run_round, watched
 
 LATE_S = 1.0
 SLOW_GIVEN_UP_WITHIN_S = 60.0
@@ -34,6 +35,12 @@ def models_file(names: list[str]) -> dict[str, object]:
         name: {"files": {"config.json": "{}", "model.safetensors": {"size": 200_000, "seed": n}}}
         for n, name in enumerate(names)
     }
+
+
+def held(hub: HubProcess) -> LetGo:
+    """Have the hub keep all bytes of files back until this is called."""
+    hub.order([{"fault": "delay", "where": "content"}])
+    return hub.calm
 
 
 def main() -> int:
@@ -55,18 +62,18 @@ def main() -> int:
         ):
             api, pid = server.api(), server.process.pid
             # After it everything has been used once, and is there to stay.
-            idle = run_round(api, pid, names, options.watchers).after
+            idle = run_round(api, pid, names, options.watchers, held(hub)).after
             print(f"at rest after a first round: {idle}", flush=True)
             memory: list[float] = []
             for number in range(1, options.rounds + 1):
                 shutil.rmtree(root / "hf" / "hub")
-                load = run_round(api, pid, names, options.watchers, idle)
+                load = run_round(api, pid, names, options.watchers, held(hub), idle)
                 memory.append(load.after.rss / 1e6)
                 wrong += _tell(f"round {number}", load)
             told = " ".join(f"{mb:.0f}" for mb in memory)
             print(f"memory after each round: {told} MB; {slope(memory):+.2f} MB a round", flush=True)
             if options.slow:
-                wrong += _slow_readers(root, api, pid, names, options, idle)
+                wrong += _slow_readers(root, api, pid, names, options, held(hub), idle)
     for complaint in wrong:
         print(f"WRONG: {complaint}")
     return 1 if wrong else 0
@@ -77,25 +84,27 @@ def _tell(what: str, load: Round) -> list[str]:
     p50, p99, worst = late[len(late) // 2], late[int(len(late) * 0.99)], late[-1]
     heard = f"{p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), {worst * 1000:.0f} ms (worst)"
     print(
-        f"{what}: {load.watchers.connected} watchers saw {len(late)} ends in {load.took_s:.1f} s, after {heard};",
+        f"{what}: {load.watchers.connected} watchers saw {len(late)} ends live in {load.took_s:.1f} s, after {heard};",
         end=" ",
     )
     print(f"left over: {', '.join(load.left) or 'nothing'}", flush=True)
     wrong = [f"{what}: {one}" for one in load.left]
     if load.watchers.missed:
         wrong.append(f"{what}: {len(load.watchers.missed)} ends were not seen by somebody")
+    if load.watchers.told_later:
+        wrong.append(f"{what}: {load.watchers.told_later} ends were over when somebody came, so not heard live")
     if worst > LATE_S:
         wrong.append(f"{what}: somebody heard of an end {worst:.2f} s late")
     return wrong
 
 
 def _slow_readers(
-    root: Path, api: Api, pid: int, names: list[str], options: argparse.Namespace, idle: Census
+    root: Path, api: Api, pid: int, names: list[str], options: argparse.Namespace, let_go: LetGo, idle: Census
 ) -> list[str]:
     """A round beside some who ask and read nothing: nobody else is held up, and they are given up with a reason."""
     shutil.rmtree(root / "hf" / "hub")
     begun = time.monotonic()
-    found = watched(api, names, options.watchers, options.slow)
+    found = watched(api, names, options.watchers, let_go, options.slow)
     took_s = time.monotonic() - begun
     given_up = 0
     while given_up < options.slow and time.monotonic() - begun - took_s < SLOW_GIVEN_UP_WITHIN_S:

@@ -18,9 +18,9 @@ LINE = 1 << 20
 
 
 class Watchers:
-    """``late_s``: of each end that somebody saw, the seconds from the moment the server wrote into the event, or from
-    the beginning of the stream if that was later, to the moment it was read here; both are this machine's clock.
-    ``missed``: ends that somebody did not see."""
+    """``late_s``: of each end that somebody saw live, the seconds from the moment that the server wrote into the event
+    to the moment it was read here; both are this machine's clock. ``told_later``: ends that were history when somebody
+    came. ``missed``: ends that somebody did not see."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -28,7 +28,10 @@ class Watchers:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._slow: list[socket.socket] = []
         self.connected = 0
+        self._all_here = asyncio.Event()
+        self._expected = 0
         self.late_s: list[float] = []
+        self.told_later = 0
         self.missed: list[str] = []
 
     async def of_one(self, task_id: str) -> None:
@@ -38,6 +41,12 @@ class Watchers:
     async def of_all(self, task_ids: Sequence[str]) -> None:
         """Follow everything until each of these has ended. That stream has no end; we leave."""
         await self._follow("/api/events", set(task_ids))
+
+    async def all_here(self, count: int) -> None:
+        """Wait until so many watch."""
+        self._expected = count
+        if self.connected < count:
+            await self._all_here.wait()
 
     def add_slow(self, path: str) -> None:
         """One who asks and then reads nothing."""
@@ -61,7 +70,8 @@ class Watchers:
             writer.write(self._head(path))
             await reader.readline()
             self.connected += 1
-            # What ended before is told as history, and is not late.
+            if self.connected == self._expected:
+                self._all_here.set()
             here_since = time.time()
         try:
             while waited_for and (line := await reader.readline()):
@@ -71,7 +81,10 @@ class Watchers:
                     if event["task_id"] in waited_for:
                         waited_for.discard(event["task_id"])
                         ended_at = datetime.fromisoformat(event["finished_at"]).timestamp()
-                        self.late_s.append(now - max(ended_at, here_since))
+                        if ended_at < here_since:
+                            self.told_later += 1
+                        else:
+                            self.late_s.append(now - ended_at)
         finally:
             self.missed.extend(waited_for)
             writer.close()
