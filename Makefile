@@ -37,7 +37,7 @@ demo: setup ## Try everything with no network: a hub of its own, generated model
 	@exec env PYTHONPATH=backend:backend/tests $(BIN)/python -m demo $(ARGS)
 
 browser: setup-browser ## The page in a real browser, faults included (Chromium or Chrome must be there)
-	.venv-browser/bin/pytest backend/browser $(ARGS)
+	.venv-browser/bin/pytest backend/browser $(TEST_PROCESSES) $(ARGS)
 
 e2e: setup setup-e2e ## A real MLX model from the hub to its first sentence (some hundred MB to set up)
 	$(BIN)/pytest backend/e2e -o faulthandler_timeout=900 $(ARGS)

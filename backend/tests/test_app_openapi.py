@@ -90,6 +90,7 @@ def test_every_call_is_in_it(document: dict[str, Any]) -> None:
         "GET /api/limits",
         "PUT /api/limits",
         "GET /api/events",
+        f"GET {MODELS}/downloads/rates",
         "GET /api/system",
         "GET /health",
     }
@@ -145,6 +146,7 @@ def test_what_is_answered_is_what_it_says(api: Api) -> None:
     answers: list[tuple[type[BaseModel], str]] = [
         (schemas.Snapshot, f"{MODELS}/download/{task_id}/status?files=true"),
         (schemas.DownloadsPage, f"{MODELS}/downloads"),
+        (schemas.Rates, f"{MODELS}/downloads/rates"),
         (schemas.LocalModels, f"{MODELS}/local"),
         (discovery_schemas.SearchPage, f"{MODELS}/search?q=tiny&sort=size&quant=4&capability=tools"),
         (discovery_schemas.SearchPage, f"{MODELS}/search"),

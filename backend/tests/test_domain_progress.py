@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_manager.domain.progress import WINDOW_S, RateWindow, calm, percent
+from mlx_manager.domain.progress import RATE_POINTS, RATE_STEP_S, WINDOW_S, RateCurve, RateWindow, calm, percent
 
 
 def test_a_steady_stream_has_its_rate() -> None:
@@ -56,6 +56,22 @@ def test_a_rate_is_never_negative(samples: list[tuple[float, int]]) -> None:
         assert window.speed_bps >= 0
         eta = window.eta_s(1000)
         assert eta is None or eta >= 0
+
+
+def test_a_curve_has_a_point_for_each_step_and_forgets_what_is_old() -> None:
+    curve = RateCurve()
+    assert curve.points == []
+    curve.add(100.0, 5.4)
+    curve.add(101.9, 7.6)
+    assert curve.points == [8], "what was told last of a step stays"
+    curve.add(102.0, 9)
+    curve.add(106.1, 4)
+    assert curve.points == [8, 9, 0, 4], "of two seconds nobody told: no byte came"
+    for at in range(108, 400, RATE_STEP_S):
+        curve.add(at, at)
+    assert (len(curve.points), curve.points[-1]) == (RATE_POINTS, 398)
+    curve.add(1e6, 3)
+    assert curve.points == [0] * (RATE_POINTS - 1) + [3]
 
 
 @given(st.floats(0, 10**7))

@@ -143,6 +143,8 @@ def test_a_browser_without_the_cookie_is_shown_a_form(api: Api, token: str) -> N
     text = page.body.decode()
     assert "<form" in text
     assert not re.search(r"<script|<style|style=|\son\w+=|://", text), "nothing that the policy forbids"
+    (style,) = re.findall(r'rel="stylesheet" href="([^"]+)"', text)
+    assert api.get(style).headers["content-type"].startswith("text/css"), "the one thing that strangers see"
     wrong = api.call("POST", "/access", raw=b"token=wrong", headers=FORM)
     assert wrong.status in (401, 429)
     assert "set-cookie" not in wrong.headers

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api_client import MODELS, Api, serving
-from fakes.hub_server import Fault, HubServer, mlx_model_files
+from fakes.hub_server import Blob, Fault, HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
 
 MODEL = "test-org/Tiny-1B-4bit"
@@ -131,6 +131,20 @@ def test_of_many_at_once_one_wins(api: Api, hub: HubServer) -> None:
     for thread in threads:
         thread.join()
     assert sorted(answers) == [200, *[409] * 7]
+
+
+def test_all_who_ask_are_told_the_same_rates(tmp_path: Path, hub: HubServer) -> None:
+    hub.add_model("test-org/Slow", {"model.safetensors": Blob(200 << 20)})
+    hub.fault(Fault.rate(4 << 20), where="cdn", repo="test-org/Slow")
+    with serving(tmp_path, hub.url) as api:
+        task_id = api.download("test-org/Slow")
+        with api.progress(task_id) as stream:
+            stream.until(lambda event: event.data["speed_bps"] > 0)
+        told = api.get(f"{MODELS}/downloads/rates").json
+        assert list(told["rates"]) == [task_id]
+        assert max(told["rates"][task_id]) > 0
+        api.move(task_id, "pause")
+        assert api.get(f"{MODELS}/downloads/rates").json == {"step_s": told["step_s"], "rates": {}}
 
 
 def test_those_without_a_slot_say_their_place(tmp_path: Path, hub: HubServer) -> None:

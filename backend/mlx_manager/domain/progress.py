@@ -47,6 +47,33 @@ class RateWindow:
         return calm(remaining / self.speed_bps)
 
 
+RATE_STEP_S = 2
+RATE_POINTS = 45
+
+
+@dataclass(slots=True)
+class RateCurve:
+    """The rate over the last minute and a half: a point for each two seconds, the newest last. ``at`` as above."""
+
+    _points: deque[int] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
+    _step: int = 0
+
+    def add(self, at: float, speed_bps: float) -> None:
+        """The last of a step is the one that stays; a step of which nobody told was one without bytes."""
+        step = int(at // RATE_STEP_S)
+        if self._points and step == self._step:
+            self._points.pop()
+        elif self._points:
+            self._points.extend([0] * min(step - self._step - 1, RATE_POINTS))
+        self._points.append(round(speed_bps))
+        self._step = step
+
+    @property
+    def points(self) -> list[int]:
+        """Bytes per second."""
+        return list(self._points)
+
+
 def calm(seconds: float) -> float:
     """Round up to a step in proportion to the length, so that the figure does not flicker."""
     for limit, step in ((20, 1), (90, 5), (600, 15), (3600, 60), (6 * 3600, 300)):

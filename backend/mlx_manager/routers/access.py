@@ -12,10 +12,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_manager.routers.deps import CoreDep
+from mlx_manager.routers.page import site
 from mlx_manager.routers.problems import problem
 from mlx_manager.services.access import LONGEST_PASS_S, Access, Failures, place_of
 
 SIGN_IN = "/access"
+STYLE = "/access.css"
+"""How the door looks; strangers may see it."""
 ADVICE = (
     "Run `mlx-manager token` on the machine that serves: it shows the token and an address that opens the page."
     " A program sends it as `Authorization: Bearer TOKEN`."
@@ -33,7 +36,7 @@ class Gate:
         self._failures = failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._access is None or scope["type"] != "http" or scope["path"] == SIGN_IN:
+        if self._access is None or scope["type"] != "http" or scope["path"] in (SIGN_IN, STYLE):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -85,6 +88,12 @@ def _refusal(wait_s: float, shown: bool) -> Response:
     return problem(401, "access_needed", "This server asks for its access token.", ADVICE, headers=challenge)
 
 
+@router.get(STYLE, include_in_schema=False)
+async def style() -> Response:
+    """Of the form, and of nothing behind it."""
+    return Response(site().assets["styles/access.css"].body, media_type="text/css")
+
+
 @router.get(SIGN_IN, include_in_schema=False)
 async def sign_in(
     request: Request, core: CoreDep, token: Annotated[str | None, Query(max_length=500)] = None
@@ -134,26 +143,33 @@ def _form(status: int, *, wrong: bool = False, wait_s: float = 0.0) -> Response:
         headers["Retry-After"] = str(max(1, round(wait_s)))
     elif wrong:
         said = "That is not the access token, or it has been renewed."
-    return HTMLResponse(_FORM.replace("SAID", escape(said)), status_code=status, headers=headers)
+    said = f'<p role="status"{" class=wrong" if wrong else ""}>{escape(said)}</p>'
+    return HTMLResponse(_FORM.replace("SAID", said), status_code=status, headers=headers)
 
 
-_HEAD = """<!doctype html>
+_HEAD = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>MLX Manager</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{STYLE}">
 """
-_FORM = f"""{_HEAD}<h1>MLX Manager</h1>
-<p role="status">SAID</p>
+_FORM = f"""{_HEAD}<main>
+<svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f6b5c"/>
+<path fill="#fff" d="M6 5.5h11v5H6zm0 8h20v5H6zm0 8h20v5H6z"/></svg>
+<h1>MLX Manager</h1>
+SAID
 <form method="post" action="{SIGN_IN}">
 <label>Access token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
 <button>Open</button>
 </form>
 <p>On the machine that serves, <code>mlx-manager token</code> shows it.</p>
+</main>
 </html>
 """
 _ONWARD = f"""{_HEAD}<meta http-equiv="refresh" content="0; url=/">
-<p><a href="/">Go on to MLX Manager</a></p>
+<main><p><a href="/">Go on to MLX Manager</a></p></main>
 </html>
 """

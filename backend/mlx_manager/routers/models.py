@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query, Response
 
 from mlx_manager.domain.catalog import ModelRequest, check_request
 from mlx_manager.domain.presets import Preset, ignored_by
+from mlx_manager.domain.progress import RATE_STEP_S
 from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Status
 from mlx_manager.routers.deps import CoreDep, LastEventId, StreamsDep, fresh
 from mlx_manager.routers.problems import documented
-from mlx_manager.routers.schemas import Accepted, DownloadPlan, DownloadRequest, DownloadsPage, Snapshot
+from mlx_manager.routers.schemas import Accepted, DownloadPlan, DownloadRequest, DownloadsPage, Rates, Snapshot
 from mlx_manager.routers.sse import EventStream, event_stream_documented, last_event_id
 
 CURSOR: dict[str, object] = {"pattern": "^[0-9]+$", "maxLength": 18}
@@ -84,6 +85,12 @@ async def progress(task_id: str, core: CoreDep, streams: StreamsDep, last_id: La
     # How a finished one came to this is history for a new watcher; after a restart nobody knows it any more.
     first = b"" if subscription else streams.frames.of(newest)
     return EventStream(streams.frames, streams.open, subscription, first=first, heartbeat_s=streams.heartbeat_s)
+
+
+@router.get("/downloads/rates", response_model=Rates, responses=documented())
+async def rates(core: CoreDep) -> Response:
+    """How fast the downloads at work were over the last minute and a half: the same for all who ask."""
+    return fresh({"step_s": RATE_STEP_S, "rates": core.manager.rates()})
 
 
 @router.get("/downloads", response_model=DownloadsPage, responses=documented(422, 507))

@@ -171,6 +171,14 @@ class DownloadsPage(BaseModel):
     next_cursor: str | None
 
 
+class Rates(BaseModel):
+    """Bytes per second of each download that is at work, by its ``task_id``: one for each ``step_s`` seconds,
+    the newest last."""
+
+    step_s: int
+    rates: dict[str, list[int]]
+
+
 class LocalRevision(BaseModel):
     """One commit of a model on the disk. ``files_total`` and ``missing_bytes``: null where nobody knows what the commit
     holds."""

@@ -12,8 +12,8 @@ const SILENT_AFTER_MS = 3500;
 const POLL_MS = 1000;
 const SYSTEM_MS = 5000;
 const REOPEN_MS = 3000;
+const RATES_MS = 2000;
 const ANSWER_MS = 4000;
-const CURVE_LENGTH = 90;
 const PAGE = 100;
 export const ACTIVE = new Set(["starting", "downloading", "verifying"]);
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
@@ -22,7 +22,7 @@ let source = null;
 let openedAt = 0;
 let streamAt = 0; // when the stream said something
 const toldAt = new Map(); // task_id → when the stream told of it last
-const curveAt = new Map();
+let ratesAt = 0;
 let polling = false;
 let polledAt = 0;
 let asking = false;
@@ -114,6 +114,7 @@ function check() {
     const dead = source.readyState === EventSource.CLOSED || state.link.stream === "silent";
     if (dead && at - openedAt > REOPEN_MS) reopen();
   }
+  if (running && state.route.view === "downloads" && !document.hidden && at - ratesAt >= RATES_MS) askRates();
   if (!asking && at - systemAt >= (document.hidden ? 6 * SYSTEM_MS : SYSTEM_MS)) askSystem();
 }
 
@@ -192,7 +193,6 @@ export async function loadOlder() {
 export function take(snapshot) {
   const before = state.downloads.get(snapshot.task_id);
   state.downloads.set(snapshot.task_id, snapshot);
-  remember(snapshot);
   if (before && before.status !== snapshot.status) tell(snapshot.status, snapshot);
   if (ENDED.has(snapshot.status) && before && !ENDED.has(before.status)) {
     if (state.local) state.local.old = true; // the library has changed
@@ -200,17 +200,14 @@ export function take(snapshot) {
   }
 }
 
-function remember({ task_id: id, status, speed_bps: speed }) {
-  if (status !== "downloading") return;
-  const at = Date.now();
-  const curve = state.curves.get(id) ?? [];
-  // One point a second, however often it is told.
-  if (at - (curveAt.get(id) ?? 0) >= 950) {
-    curve.push(speed);
-    curveAt.set(id, at);
-    if (curve.length > CURVE_LENGTH) curve.shift();
-  } else {
-    curve[curve.length - 1] = speed;
+// How fast each was over the last while, as the server remembers it: another tab shows the same.
+async function askRates() {
+  ratesAt = Date.now();
+  try {
+    const { step_s: step, rates } = await get("/api/models/downloads/rates", { timeout: ANSWER_MS });
+    state.curves = new Map(Object.entries(rates).map(([id, points]) => [id, { step, points }]));
+    changed();
+  } catch (error) {
+    failed(error);
   }
-  state.curves.set(id, curve);
 }

@@ -9,7 +9,7 @@ export const state = {
   loaded: false, // the list of downloads was told at least once
   older: null, // the cursor for the downloads before these
   files: new Map(), // task_id → the files of a row that is open
-  curves: new Map(), // task_id → [bytes per second], as they were told, the newest last
+  curves: new Map(), // task_id → bytes per second for each step of seconds, the newest last
   moving: new Map(), // task_id → the move that was asked for and is not answered
   undo: new Map(), // task_id → when the cancel is sent, in this browser's milliseconds
   open: new Set(), // what is folded out

@@ -126,7 +126,7 @@ export const texts = {
     noFiles: "The files are told as soon as the transfer begins.",
     barLabel: (id) => `Progress of ${id}`,
     barText: (d) => `${f.percent(d.progress)}, ${f.bytes(d.downloaded_bytes)} of ${f.bytes(d.total_bytes)}`,
-    curve: (n, top) => `The rate over the last ${f.duration(n)}; the most was ${f.rate(top)}`,
+    curve: (s, top) => `The rate over the last ${f.duration(s)}; the most was ${f.rate(top)}`,
     facts: {
       files: "Files",
       filesOf: (done, total) => `${f.exact(done)} of ${f.exact(total)} done`,
@@ -175,6 +175,7 @@ export const texts = {
     get: "Download",
     getSize: (size) => `Download ${size}`,
     goOn: "Complete it",
+    ask: "Get access",
     here: "On this machine",
   },
   hit: {

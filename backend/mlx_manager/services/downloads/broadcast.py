@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from mlx_manager.domain.download import Download, aged
 from mlx_manager.domain.events import EventKind
 from mlx_manager.domain.snapshot import snapshot
+from mlx_manager.domain.states import Status
 from mlx_manager.services.downloads.ledger import Ledger
 from mlx_manager.services.downloads.live import MOST_EVENTS_A_SECOND, Live
 from mlx_manager.services.ports import ProgressBus
@@ -96,6 +97,8 @@ class Broadcast:
         live.told = live.download
         live.told_at = now
         live.recent.append(now)
+        if shown.status is Status.DOWNLOADING:
+            live.rates.add(now, shown.speed_bps)
 
     def _save(self, live: Live, now: float) -> None:
         live.saved_at = now

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Download
+from mlx_manager.domain.progress import RateCurve
 from mlx_manager.errors import DownloadNotFound
 
 MOST_EVENTS_A_SECOND = 4
@@ -39,6 +40,7 @@ class Live:
     told: Download | None = None
     event_id: int = 0
     told_at: float = 0.0
+    rates: RateCurve = field(default_factory=RateCurve)
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS_A_SECOND))
     # When the worker spoke last: the clock adds to what it said then.
     heard_at: float = 0.0

@@ -195,6 +195,10 @@ class DownloadManager:
         """All that are not at their end, paused ones too, as they were told last."""
         return [live.download for live in self._registry if live.download.status.is_in_flight]
 
+    def rates(self) -> dict[str, list[int]]:
+        """The rate of each that is at work, over the last while; see `domain.progress.RateCurve`."""
+        return {live.task_id: live.rates.points for live in self._registry if live.download.status.is_active}
+
     async def last_rate(self) -> int | None:
         """Bytes per second of the last download that was long enough to tell; None when there is none."""
         finished, _ = await self.page((Status.COMPLETED,), 20)

@@ -33,15 +33,16 @@ const WIDTH = 90;
 const HEIGHT = 22;
 
 // The rate over the last minute and a half, the newest at the right edge.
-export function curve(points) {
-  if (points.length < 3) return html`<span class="curve"></span>`;
+export function curve(told) {
+  const { points, step: seconds } = told ?? { points: [] };
+  if (points.length < 2) return html`<span class="curve"></span>`;
   const top = Math.max(...points, 1);
-  const step = WIDTH / 89;
+  const step = WIDTH / 44;
   const x = (i) => (WIDTH - (points.length - 1 - i) * step).toFixed(1);
   const y = (value) => (HEIGHT - 1.5 - (value / top) * (HEIGHT - 3)).toFixed(1);
   const line = points.map((value, i) => `${x(i)},${y(value)}`).join(" ");
   return html`<svg class="curve" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"
-      aria-label=${texts.downloads.curve(points.length, top)}>
+      aria-label=${texts.downloads.curve(points.length * seconds, top)}>
     <polygon class="curve-area" points="${x(0)},${HEIGHT} ${line} ${WIDTH},${HEIGHT}" />
     <polyline class="curve-line" points=${line} />
   </svg>`;

@@ -1,5 +1,6 @@
 // The one button that gets a model, and what it says at each moment of the way.
 
+import { modelPath } from "../api.js";
 import { hereOf } from "../local.js";
 import { download, inFlight } from "../moves.js";
 import * as f from "../format.js";
@@ -10,8 +11,8 @@ import { icon } from "./icons.js";
 
 const t = texts.get;
 
-// `local`: complete, partial or null, as the server told with the model.
-export function getButton(modelId, local, { big = false, size = null, options = {} } = {}) {
+// `local`: complete, partial or null, as the server told with the model. `gated`: its own view leads through the gate.
+export function getButton(modelId, local, { big = false, size = null, gated = false, options = {} } = {}) {
   const here = hereOf(modelId, local);
   const running = inFlight(modelId);
   const unseen = html`<span class="unseen"> ${modelId}</span>`;
@@ -22,6 +23,9 @@ export function getButton(modelId, local, { big = false, size = null, options = 
   }
   if (here === "complete" && state.route.query.get("revision") === null) {
     return html`<a class="${shape} is-here" data-do="get" data-view href="/library">${icon("check")}<span>${t.here}</span>${unseen}</a>`;
+  }
+  if (gated && here === null) {
+    return html`<a class=${shape} data-do="get" data-view href="/models/${modelPath(modelId)}">${icon("lock")}<span>${t.ask}</span>${unseen}</a>`;
   }
   const idle = state.moving.has(`download ${modelId}`) || state.link.server === "gone";
   const word = here === "partial" ? t.goOn : size ? t.getSize(f.bytes(size)) : t.get;

@@ -28,6 +28,6 @@ export function hit(m) {
       ${m.downloads === null ? nothing : html`<span title=${f.exact(m.downloads)}>${t.downloads(f.count(m.downloads))}</span>`}
       ${m.updated_at ? html`<span>${t.updated(f.ago((Date.now() - Date.parse(m.updated_at)) / 1000))}</span>` : nothing}
     </p>
-    <div class="hit-get">${getButton(m.model_id, m.local)}</div>
+    <div class="hit-get">${getButton(m.model_id, m.local, { gated: Boolean(m.gated) })}</div>
   </article>`;
 }

@@ -143,7 +143,7 @@ function results(asks) {
   const more = () => search(state.route.query, found.next_cursor);
   return html`<section aria-label=${t.results} aria-busy=${found.busy === "new" ? "true" : "false"} class="results ${found.busy === "new" ? "is-old" : ""}">
     ${named ? html`<p class="named">${t.named} <a data-view href="/models/${named}"><bdi>${named}</bdi></a> ${getButton(named, null)}</p>` : nothing}
-    ${found.error && found.error.code !== "not_found" ? trouble(found.error, () => search(state.route.query)) : nothing}
+    ${found.error ? trouble(found.error, () => search(state.route.query)) : nothing}
     ${found.hits.length > 0 || found.busy ? nothing : found.error ? nothing : html`<div class="empty"><h2>${t.none}</h2><p>${t.noneLead}</p></div>`}
     ${found.busy === "new" && found.hits.length === 0 ? loading() : nothing}
     <ul class="hits">${repeat(found.hits, (one) => one.model_id, (one) => html`<li>${hit(one)}</li>`)}</ul>

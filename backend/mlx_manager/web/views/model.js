@@ -77,7 +77,7 @@ export function model() {
       <h1 tabindex="-1">${name(id, { link: false })}</h1>
       ${info ? html`<p class="hit-facts">${headFacts(info).map((one) => html`<span>${one}</span>`)}</p>` : nothing}
     </header>
-    ${it?.error?.code === "not_found" ? html`<p class="named">${getButton(id, null, { big: true })}</p>` : it?.error ? trouble(it.error, () => load(id, state.route.query)) : nothing}
+    ${it?.error ? trouble(it.error, () => load(id, state.route.query)) : nothing}
     ${!info && it?.busy ? loading() : nothing}
     ${info ? body(it, info) : nothing}`;
 }
@@ -162,7 +162,7 @@ function variants(m) {
       <tbody>${m.variants.map((one) => html`<tr class=${one.model_id === m.model_id ? "is-this" : ""}>
         <th scope="row">${name(one.model_id)}</th><td>${one.quant?.label ?? "–"}</td>
         <td class="num">${one.size_bytes === null ? "–" : html`${one.size_is_estimate ? `${texts.hit.about} ` : ""}${f.bytes(one.size_bytes)}`}</td>
-        <td>${fitWord(one.fit)}</td><td>${getButton(one.model_id, one.local)}</td>
+        <td>${fitWord(one.fit)}</td><td>${getButton(one.model_id, one.local, { gated: Boolean(one.gated) })}</td>
       </tr>`)}</tbody>
     </table>
   </section>`;

@@ -99,7 +99,7 @@ function figures(d) {
     ${d.eta_s !== null && ACTIVE.has(d.status) ? html`<span>${t.eta(d.eta_s)}</span>` : nothing}
     ${d.last_byte_age_s !== null && d.last_byte_age_s >= FRESH_S ? html`<span class="warn">${t.byteAge(d.last_byte_age_s)}</span>` : nothing}
     ${d.reused_bytes > 0 ? html`<span class="here">${t.here(d.reused_bytes)}</span>` : nothing}
-    ${ACTIVE.has(d.status) ? curve(state.curves.get(d.task_id) ?? []) : nothing}
+    ${ACTIVE.has(d.status) ? curve(state.curves.get(d.task_id)) : nothing}
   </p>`;
 }
 

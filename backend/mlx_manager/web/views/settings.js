@@ -38,7 +38,6 @@ const facts = (list) => html`<dl class="facts">${list.filter(([, value]) => valu
 
 function account() {
   const { value, error } = state.account ?? {};
-  if (error?.code === "not_found") return nothing;
   const save = async (event) => {
     event.preventDefault();
     const form = event.target;

@@ -22,7 +22,7 @@ export function welcome() {
         ${model.quant ? html`<span>${model.quant.label}</span>` : nothing}
       </p>
       <p>${fitWord(model.fit)}</p>
-      ${getButton(model.model_id, model.local, { big: true, size: model.size_bytes })}
+      ${getButton(model.model_id, model.local, { big: true, size: model.size_bytes, gated: Boolean(model.gated) })}
     </li>`)}</ul>
     ${state.machine?.value ? html`<p class="muted">${state.machine.value.text}</p>` : nothing}
   </section>`;
