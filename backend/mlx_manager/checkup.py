@@ -91,15 +91,24 @@ def _server(settings: Settings) -> ServerFacts:
     announced = running_server(settings.home)
     if announced is None:
         return ServerFacts()
-    answers = False
+    answers, problem = False, None
     try:
         # It is on this machine: a proxy of the environment has no business here.
         health = httpx2.get(f"{announced.url}/health", timeout=SERVER_S - 1, trust_env=False).json()
         # Of a server that was killed the port may be somebody else's by now.
         answers = isinstance(health, dict) and health.get("pid") == announced.pid
+        problem = health.get("problem") if answers else None
     except (httpx2.HTTPError, ValueError):
         answers = False
-    return ServerFacts(announced.url, announced.pid, announced.version, psutil.pid_exists(announced.pid), answers)
+    return ServerFacts(
+        announced.url,
+        announced.pid,
+        announced.version,
+        psutil.pid_exists(announced.pid),
+        answers,
+        problem["detail"] if problem else None,
+        problem["advice"] if problem else "",
+    )
 
 
 def _there(settings: Settings, answers: HubAnswers) -> Iterator[Check]:

@@ -343,7 +343,7 @@ class LedgerFailed(DiskError):
     """The list of downloads could not be read or written just now."""
 
     code = "ledger_failed"
-    default_advice = "Check that the disk of MLX Manager's data folder has room and works, then try again."
+    default_advice = "Check that the disk of MLX Manager's data folder has room and works."
 
 
 class StartError(MlxManagerError):

@@ -56,6 +56,12 @@ def test_the_last_line(levels: str, said: str) -> None:
     [
         (ServerFacts(), Level.WELL, "not running", None),
         (ServerFacts(URL, 7, "1.0", alive=True, answers=True), Level.WELL, f"runs at {URL}, version 1.0", None),
+        (
+            ServerFacts(URL, 7, "1.0", alive=True, answers=True, problem="The disk is full.", advice="Free some room."),
+            Level.WRONG,
+            "says: The disk is full.",
+            None,
+        ),
         (ServerFacts(URL, 7, "0.9", alive=True, answers=True), Level.NOTE, "is version 0.9", "kill 7"),
         (ServerFacts(URL, 7, "1.0", alive=True), Level.WRONG, "process 7 holds the data folder", "kill 7"),
         (ServerFacts(URL, 7, "1.0"), Level.WELL, "ended without notice", None),
@@ -91,6 +97,13 @@ def test_a_folder_that_cannot_be_written_to_is_given_back_by_a_command_that_surv
     assert found.level is Level.WRONG
     assert found.fix == """sudo chown -R "$(id -un)" '/with a space'"'"'s'"""
     assert judge_cache(CacheFacts(FolderFacts("/x", True, "Read-only file system"))).level is Level.WRONG
+
+
+def test_a_full_disk_is_no_matter_of_rights() -> None:
+    full = FolderFacts("/x", True, "No space left on device", full=True)
+    for found in (judge_data_folder(full), judge_cache(CacheFacts(full))):
+        assert (found.level, found.fix) == (Level.WRONG, None)
+        assert (found.advice or "").startswith("Free some room on its disk")
 
 
 @pytest.mark.parametrize(

@@ -167,12 +167,17 @@ async def test_a_ledger_that_fails_stops_no_download(file: Path, caplog: pytest.
                 async for _ in _events(home, download.task_id):
                     if "tried again" in caplog.text:
                         break
+            assert home.manager.trouble is not None
+            said = (await home.manager.get(download.task_id)).message
+            assert said.endswith("The list of downloads could not be written: database is locked. It is tried again.")
             paused = await home.manager.pause(download.task_id)
             assert paused.status is Status.PAUSED, "what the person asked for is done all the same"
             assert home.row(download.task_id).status is Status.STARTING
         await come_true(lambda: home.row(download.task_id).desire is Desire.PAUSED)
         await come_true(lambda: home.row(download.task_id).status is Status.PAUSED)
         await come_true(lambda: "can be written again" in caplog.text)
+        await come_true(lambda: home.manager.trouble is None)
+        assert (await home.manager.get(download.task_id)).message == "Paused. All that was received is kept."
         levels = [record.levelname for record in caplog.records if "tried again" in record.getMessage()]
         assert levels.count("ERROR") == 1, "told once"
 

@@ -289,6 +289,11 @@ def aged(download: Download, by_s: float) -> Download:
     return replace(download, last_byte_age_s=age, speed_bps=0.0, eta_s=None)
 
 
+def beside(download: Download, trouble: str, advice: str) -> Download:
+    """The same with a trouble that is not its own, told beside what it says itself."""
+    return replace(download, message=f"{download.message} {trouble}", advice=download.advice or advice)
+
+
 def _how_it_came(d: Download, at: float) -> str:
     """153.4 MB received in 14 s, 11.0 MB/s; 46.6 MB more were here already; every byte verified."""
     if not d.received_bytes:

@@ -18,18 +18,23 @@ SHOWN = 3
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """``url``, ``pid`` and ``version`` as the last server announced itself, None when none did. ``alive``: there is a
-    process with its number. ``answers``: it is the one that answers at its address."""
+    process with its number. ``answers``: it is the one that answers at its address. ``problem`` and ``advice``: what it
+    says of itself that is not well."""
 
     url: str | None = None
     pid: int = 0
     version: str = ""
     alive: bool = False
     answers: bool = False
+    problem: str | None = None
+    advice: str = ""
 
 
 def judge_server(server: ServerFacts, own_version: str) -> Finding:
     if server.url is None:
         return well("not running; `mlx-manager serve` starts it, and `pull` does without")
+    if server.answers and server.problem is not None:
+        return wrong(f"runs at {server.url}, and says: {server.problem}", server.advice)
     if server.answers and server.version != own_version:
         said = f"runs at {server.url}, but is version {server.version} and this command is {own_version}"
         return note(said, "End it and start it again; downloads go on where they stood.", f"kill {server.pid}")
@@ -44,14 +49,19 @@ def judge_server(server: ServerFacts, own_version: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class FolderFacts:
-    """``problem``: why nothing can be written there, in the system's words; None when a file could be."""
+    """``problem``: why nothing can be written there, in the system's words; None when a file could be. ``full``: its
+    disk has no room."""
 
     path: str
     exists: bool
     problem: str | None = None
+    full: bool = False
 
 
 def judge_data_folder(folder: FolderFacts) -> Finding:
+    if folder.full:
+        advice = "Free some room on its disk, or set MLX_MANAGER_HOME to another folder: nothing can be noted now."
+        return wrong(f"{folder.path} cannot be written to: {folder.problem}", advice)
     if folder.problem is not None:
         advice = "Give this user write access to it, or set MLX_MANAGER_HOME to another folder."
         return wrong(f"{folder.path} cannot be written to: {folder.problem}", advice, _own(folder.path))
@@ -75,6 +85,11 @@ class CacheFacts:
 
 def judge_cache(cache: CacheFacts) -> Finding:
     path = cache.folder.path
+    if cache.folder.full:
+        advice = (
+            "Free some room on its disk, or set HF_HUB_CACHE to another folder; `mlx-manager ls` shows what is there."
+        )
+        return wrong(f"{path} cannot be written to: {cache.folder.problem}", advice)
     if cache.folder.problem is not None:
         advice = "Give this user write access to it, or set HF_HUB_CACHE to another folder."
         return wrong(f"{path} cannot be written to: {cache.folder.problem}", advice, _own(path))

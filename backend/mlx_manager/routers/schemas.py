@@ -231,10 +231,23 @@ class DeletePlan(BaseModel):
     note: str | None
 
 
+class HealthProblem(BaseModel):
+    """``advice``: the next step for the person."""
+
+    code: str
+    detail: str
+    advice: str
+
+
 class Health(BaseModel):
-    status: str
+    status: Literal["ok", "degraded"] = Field(
+        description="`degraded` while there is a problem; it serves all the same."
+    )
     version: str
     pid: int
+    problem: HealthProblem | None = Field(
+        description="What keeps the server from doing all of its work, such as a full disk under the list of downloads."
+    )
 
 
 class CachePlace(BaseModel):

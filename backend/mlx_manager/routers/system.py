@@ -17,8 +17,14 @@ router = APIRouter(tags=["system"])
 
 @router.get("/health", response_model=Health, responses=documented())
 async def health(core: CoreDep) -> dict[str, Any]:
-    """Answers at once, whatever the Hub and the disk do."""
-    return {"status": "ok", "version": core.about.version, "pid": core.about.pid}
+    """Answers at once, whatever the Hub and the disk do. 200 as long as it serves, also with a problem."""
+    trouble = core.manager.trouble
+    return {
+        "status": "degraded" if trouble else "ok",
+        "version": core.about.version,
+        "pid": core.about.pid,
+        "problem": {"code": trouble.code, "detail": trouble.detail, "advice": trouble.advice} if trouble else None,
+    }
 
 
 @router.get("/api/system", response_model=System, responses=documented())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from faults.machine import NOBODY, Need, as_nobody, disk_fault, ext4_disk, remount, small_disk
 from faults.scene import Scene
-from faults.table import row
+from faults.table import TOLD_S, row
 
 MIB = 1 << 20
 # The server keeps this much free, so a disk must be larger than it by the models it is to hold.
@@ -52,23 +56,43 @@ def full_in_the_middle(scene: Scene) -> None:
     scene.completed()
 
 
-@row("The disk of the list of downloads is full, not that of the cache", needs=[Need.MOUNTS], again=None)
+# The list is written every five seconds; that it cannot be is known at the first try.
+@row(
+    "The disk of the list of downloads is full, not that of the cache: it goes on, and says so",
+    needs=[Need.MOUNTS],
+    promise_s=5 + TOLD_S,
+    again=None,
+    lasts_s=20,
+)
 def data_full(scene: Scene) -> None:
     scene.model(8 * MIB)
     disk = scene.enter(small_disk(scene.root / "own", 2 * MIB))
-    slow = scene.slow(4e6)
-    scene.serve(MLX_MANAGER_HOME=str(disk / "data"))
+    slow = scene.slow(0.5e6)
+    api = scene.serve(MLX_MANAGER_HOME=str(disk / "data"))
+    assert api.get("/health").json["status"] == "ok"
     scene.ask()
     scene.sent(MIB)
     _fill(disk / "hog")
-    slow.clear()
     scene.knowable()
+    said = scene.told(text="list of downloads could not be written: .*full", held=False).data
+    assert "data folder has room" in said["advice"], said
+    health = api.get("/health").json
+    assert (health["status"], health["problem"]["code"]) == ("degraded", "ledger_failed"), health
+    found = {one["name"]: one for one in _doctor(scene)}
+    assert "could not be written" in found["server"]["said"], found["server"]
+    assert "Free some room" in found["data_folder"]["advice"], found["data_folder"]
+    refused = api.post("/api/models/download", {"model_id": "mlx-community/Another-1B"})
+    assert (refused.status, refused.json["code"]) == (507, "ledger_failed"), refused
+    slow.clear()
     scene.completed()
     (disk / "hog").unlink()
+    scene.then("The person frees some room: what happened meanwhile is written down.")
+    while api.get("/health").json["status"] != "ok":
+        time.sleep(0.1)
     scene.kill()
     scene.then("The server is killed and started again: the list knows it.")
     scene.restart()
-    scene.until(status="completed")
+    assert "could not be written" not in scene.until(status="completed").data["message"]
 
 
 @row("The cache is on a disk that is mounted read-only", needs=[Need.MOUNTS])
@@ -131,6 +155,15 @@ def permission_lost(scene: Scene) -> None:
     slow.clear()
     scene.resume("The person gives write access again and resumes.")
     scene.completed()
+
+
+def _doctor(scene: Scene) -> list[dict[str, Any]]:
+    """What `mlx-manager doctor` finds."""
+    command = [sys.executable, "-m", "mlx_manager", "doctor", "--json"]
+    done = subprocess.run(command, env=scene.server.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done
+    found: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
+    return found
 
 
 def _on(scene: Scene, disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,17 +19,20 @@ def look_at_folder(folder: Path) -> FolderFacts:
     """Whether a file can be written there. A folder that is not there yet is not made: its parent is looked at."""
     there = _nearest(folder)
     problem: str | None = None
+    full = False
     try:
         if not there.is_dir():
             problem = "there is a file in its place"
         elif there == folder:
             with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"\0")
+                # More than a file system keeps beside its file's name.
+                file.write(bytes(8192))
         elif not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             problem = f"no write access to {there}"
     except OSError as error:
         problem = error.strerror or type(error).__name__
-    return FolderFacts(str(folder), there == folder, problem)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FolderFacts(str(folder), there == folder, problem, full)
 
 
 def look_at_cache(folder: Path) -> CacheFacts:

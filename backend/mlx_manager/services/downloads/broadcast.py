@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from mlx_manager.domain.download import Download, aged
+from mlx_manager.domain.download import Download, aged, beside
 from mlx_manager.domain.events import EventKind
 from mlx_manager.domain.snapshot import snapshot
 from mlx_manager.domain.states import Status
@@ -54,10 +54,14 @@ class Broadcast:
             self._tick(live, now)
 
     def now(self, live: Live) -> Download:
-        """The download as of this moment: what its worker said last, and what the clock made of it since."""
-        if live.run is None or not live.download.status.is_active:
-            return live.download
-        return aged(live.download, max(0.0, self._steady() - live.heard_at))
+        """The download as of this moment: what its worker said last, what the clock made of it since; where it
+        cannot be written down, that too."""
+        shown = live.download
+        if live.run is not None and shown.status.is_active:
+            shown = aged(shown, max(0.0, self._steady() - live.heard_at))
+        if (trouble := self._ledger.trouble) is not None:
+            shown = beside(shown, f"{trouble.detail} It is tried again.", trouble.advice)
+        return shown
 
     def beat(self, lives: Iterable[Live]) -> bool:
         """Tell what is due; True while there is anything to watch over."""

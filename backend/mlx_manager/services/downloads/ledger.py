@@ -30,7 +30,8 @@ class Ledger:
         self._lost = lost
         self._settled = settled
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self._failing = False
+        self.trouble: LedgerFailed | None = None
+        """Why what is written now does not get there; None once a write has succeeded."""
         self.closed = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -106,12 +107,12 @@ class Ledger:
     def failed(self, live: Live, error: LedgerFailed) -> None:
         """The ledger does not hold it as it is. Told once, until it works again."""
         live.dirty = True
-        level = logging.DEBUG if self._failing else logging.ERROR
-        self._failing = True
+        level = logging.DEBUG if self.trouble else logging.ERROR
+        self.trouble = error
         told = "%s Downloads go on; it is tried again. %s"
         logger.log(level, told, error.detail, error.advice, extra={"task_id": live.task_id})
 
     def _worked(self) -> None:
-        if self._failing:
-            self._failing = False
+        if self.trouble:
+            self.trouble = None
             logger.info("The list of downloads can be written again.")

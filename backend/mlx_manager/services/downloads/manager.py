@@ -208,6 +208,12 @@ class DownloadManager:
         return None
 
     @property
+    def trouble(self) -> LedgerFailed | None:
+        """Why downloads that are there cannot be written down now; it is tried again."""
+        waiting = any(live.dirty or live.writes for live in self._registry)
+        return self._ledger.trouble if waiting else None
+
+    @property
     def active_count(self) -> int:
         """Downloads that a worker is busy with."""
         return sum(live.download.status.is_active for live in self._registry)
