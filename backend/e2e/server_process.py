@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import httpx2
 
+PROJECT: Final = Path(__file__).resolve().parents[2]
 Snapshot = dict[str, Any]
 
 START_TIMEOUT: Final = 60.0
@@ -23,6 +24,12 @@ STOP_TIMEOUT: Final = 10.0
 SILENCE_TIMEOUT: Final = 15.0
 
 _ADDRESS: Final = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+
+def python_with_mlx() -> str:
+    """The interpreter that has MLX: the environment that `make e2e` sets up, or, without it, the one that runs this."""
+    own = PROJECT / ".venv-e2e" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
@@ -82,6 +89,14 @@ class ServerProcess:
             self.kill()
             raise AssertionError(f"SIGTERM did not end the server within {STOP_TIMEOUT} s") from None
 
+    def get(self, path: str) -> dict[str, Any]:
+        """What ``path`` answers."""
+        with self._client() as client:
+            response = client.get(path)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
     def post(self, path: str, body: Mapping[str, object]) -> httpx2.Response:
         """POST ``body`` as JSON."""
         with self._client() as client:
@@ -89,11 +104,7 @@ class ServerProcess:
 
     def status(self, task_id: str) -> Snapshot:
         """The snapshot of a download."""
-        with self._client() as client:
-            response = client.get(f"/api/models/download/{task_id}/status")
-        assert response.status_code == 200, response.text
-        snapshot: Snapshot = response.json()
-        return snapshot
+        return self.get(f"/api/models/download/{task_id}/status")
 
     def watch(self, task_id: str) -> Iterator[Snapshot]:
         """Yield the snapshots of the download's event stream until the server closes it."""

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,9 @@ from typing import Final
 import pytest
 
 from fakes.hub_server import Fault, HubServer, Record
-from server_process import ServerProcess, Snapshot, clean_environment
+from server_process import PROJECT, ServerProcess, Snapshot, clean_environment, python_with_mlx
 
 HERE: Final = Path(__file__).resolve().parent
-PROJECT: Final = HERE.parents[1]
 
 MODEL_ID: Final = "mlx-community/SmolLM2-135M-Instruct"
 QUESTION: Final = "What is the capital of France?"
@@ -39,7 +37,7 @@ def model_folder() -> Path:
     """The model on the disk. Built in a child process: what MLX holds in memory would stay with the tests."""
     cache = Path(os.environ.get("MLX_MANAGER_E2E_CACHE", PROJECT / ".cache" / "e2e"))
     built = subprocess.run(
-        [_python_with_mlx(), str(HERE / "build_smollm2.py"), "--cache", str(cache)],
+        [python_with_mlx(), str(HERE / "build_smollm2.py"), "--cache", str(cache)],
         capture_output=True,
         text=True,
         timeout=BUILD_TIMEOUT,
@@ -163,7 +161,7 @@ def _leftovers(snapshot: Path) -> list[str]:
 def _ask_offline(hf_home: Path) -> str:
     """Load the model by its id out of the cache, with no endpoint to ask, and return its greedy answer."""
     child = subprocess.run(
-        [_python_with_mlx(), str(HERE / "generate.py"), MODEL_ID, QUESTION],
+        [python_with_mlx(), str(HERE / "generate.py"), MODEL_ID, QUESTION],
         env=clean_environment(HF_HOME=str(hf_home), HF_HUB_OFFLINE="1"),
         capture_output=True,
         text=True,
@@ -175,12 +173,6 @@ def _ask_offline(hf_home: Path) -> str:
     print(f"loaded in {result['load_seconds']} s; {QUESTION} {result['answer']}")
     answer: str = result["answer"]
     return answer
-
-
-def _python_with_mlx() -> str:
-    """The interpreter that has MLX: the environment that `make e2e` sets up, or, without it, the one that runs this."""
-    own = PROJECT / ".venv-e2e" / "bin" / "python"
-    return str(own) if own.exists() else sys.executable
 
 
 def _sha256(path: Path) -> str:

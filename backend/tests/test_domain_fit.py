@@ -9,7 +9,7 @@ import pytest
 from discovering import LLAMA, MAC
 from mlx_manager.domain.fit import Verdict, Weights, judge
 from mlx_manager.domain.machine import GIB, Machine
-from mlx_manager.domain.model_config import read_config
+from mlx_manager.domain.model_config import ModelConfig, read_config
 from mlx_manager.domain.quantisation import Quant, quant_of_config, quant_of_name
 
 
@@ -101,7 +101,54 @@ def test_other_forms_are_told_to_be_near() -> None:
     assert latent.kv_bytes(256, 2) == 32 * 576 * 2 * 256
     linear = read_config({**LLAMA, "layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8})
     assert linear.kv_bytes(256, 2) == 2 * 8 * 8 * 128 * 2 * 256
-    assert not (sliding.exact or latent.exact or linear.exact)
+    assert not (latent.exact or linear.exact)
+
+
+def windowed(**more: object) -> ModelConfig:
+    return read_config({**LLAMA, "num_hidden_layers": 12, "sliding_window": 512, **more})
+
+
+def test_windows_are_those_that_mlx_lm_keeps_to() -> None:
+    row, kinds = 2 * 8 * 128, ["sliding_attention", "full_attention"] * 6
+    said = windowed(layer_types=kinds)
+    # A prompt shorter than the window, and one step for the answer; never more than the window.
+    assert said.kv_bytes(100, 2) == 2 * row * (6 * 355 + 6 * 256)
+    assert said.kv_bytes(400, 2) == 2 * row * (6 * 512 + 6 * 512)
+    assert said.exact
+    # A new family may do it another way.
+    assert not windowed(layer_types=kinds, model_type="newest").exact
+    # Gemma 3 before its layers were listed: each sixth sees everything.
+    gemma = windowed(model_type="gemma3", text_config={"model_type": "gemma3_text"})
+    assert gemma.kv_bytes(4096, 2) == 2 * row * (10 * 512 + 2 * 4096)
+    assert gemma.exact
+    # Gemma 2 tells of windows, and mlx-lm keeps everything.
+    assert windowed(model_type="gemma2", layer_types=kinds).kv_bytes(4096, 2) == 2 * row * 12 * 4096
+    # A window that is said without saying where is not used either.
+    assert windowed(model_type="mistral").kv_bytes(4096, 2) == 2 * row * 12 * 4096
+
+
+def test_a_prompt_is_read_in_steps() -> None:
+    """2,500 tokens took the room of the first 2,048, and were said to take a fifth more."""
+    machine, config = Machine("m", "c", 64 * GIB, False), read_config(LLAMA)
+    contexts = (1, 600, 2047, 2048, 2500, 3000, 4095, 4096, 4097, 9000)
+    works = [judge(machine, Weights(GIB), config, context=context).work_bytes or 0 for context in contexts]
+    assert works == sorted(works)
+    assert works[3] == works[4] == works[5] < works[6]
+
+
+def test_experts_work_on_their_tokens_only() -> None:
+    machine = Machine("m", "c", 64 * GIB, False)
+    dense = judge(machine, Weights(GIB), read_config(LLAMA)).work_bytes
+    few = read_config({**LLAMA, "num_experts": 64, "num_experts_per_tok": 2, "moe_intermediate_size": 512})
+    many = read_config({**LLAMA, "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 512})
+    mixtral = read_config({**LLAMA, "num_local_experts": 8, "num_experts_per_tok": 2})
+    assert (few.experts, few.expert_size, mixtral.expert_size) == (2, 512, LLAMA["intermediate_size"])
+    works = [judge(machine, Weights(GIB), one).work_bytes for one in (few, many)]
+    assert works[0] is not None and works[1] is not None and dense is not None
+    assert works[0] < dense and works[0] < works[1]
+    for nonsense in (-1, "2", 10**30, None):
+        assert read_config({**LLAMA, "num_experts": 8, "num_experts_per_tok": nonsense}).experts is None
+    assert read_config({**LLAMA, "num_experts_per_tok": 2}).experts is None
 
 
 @pytest.mark.parametrize(

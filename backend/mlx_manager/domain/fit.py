@@ -17,8 +17,10 @@ TIGHT_FROM = 0.85
 # mlx-lm reads a prompt in steps of so many tokens.
 _PREFILL_STEP = 2048
 _BASE_WORK = 64 << 20
-# Measured with mlx-lm 0.32 on a CPU, llama models of several widths, 512 to 4,096 tokens: within 2 % of its peak.
+# Measured with mlx-lm 0.32 on a CPU: within 5 % of its peak, see docs/performance.md.
 _LAYER_SHARE, _SCORES_SHARE = 1.386, 1.083
+# A CPU multiplies half values as whole ones, for which it needs room beside them.
+_HALVES_ON_CPU = 1.5
 # Where the form of a model is not known: KV bytes of a token, from models of today with grouped attention.
 _KV_OF_8B, _KV_GROWTH = 131_072, 0.42
 
@@ -118,12 +120,17 @@ def _work_bytes(
     attention is not fused (anywhere but on Apple's GPU) the scores of each token of the step with all before it."""
     step = min(context, _PREFILL_STEP)
     hidden = (config.hidden_size if config else None) or int(((params or weights.size * 2) / 8e9) ** 0.4 * 4096)
-    inner = (config.intermediate_size if config else None) or hidden * 4
-    layer = int(_LAYER_SHARE * step * (4 * hidden + 3 * inner) * weights.dtype_bytes)
+    width = (config.width if config else None) or 16 * hidden
+    layer = int(_LAYER_SHARE * step * width * weights.dtype_bytes)
     if machine.is_apple_silicon:
         return _BASE_WORK + layer
+    if weights.dtype_bytes < 4:
+        layer = int(_HALVES_ON_CPU * layer)
     heads = (config.heads if config else None) or max(1, hidden // 128)
-    return layer + int(_SCORES_SHARE * heads * step * context * weights.dtype_bytes)
+    # The last full step sees all before it, and so do the tokens that are left for one more.
+    full, left = divmod(context, _PREFILL_STEP)
+    scores = max(full * _PREFILL_STEP**2, left * context)
+    return layer + int(_SCORES_SHARE * heads * scores * weights.dtype_bytes)
 
 
 def _longest(

@@ -11,6 +11,11 @@ from mlx_manager.domain.quantisation import Quant, plain, quant_of_config
 
 KV_STEP = 256
 """mlx-lm makes its cache longer by so many tokens at once."""
+# Whose windows mlx-lm keeps to, as measured; and whose config has windows that it does not use.
+_WINDOWED = {"gemma3_text", "llama"}
+_UNWINDOWED = {"gemma2"}
+# Each so many layers one sees everything, where the config does not say so.
+_PATTERNS = {"gemma3_text": 6, "cohere2": 4}
 _MOST = {"layers": 4096, "heads": 65_536, "size": 4_194_304, "context": 1_000_000_000}
 
 
@@ -25,13 +30,16 @@ class Attention:
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The figures that matter here; None where they are not told. ``attention``: of each layer that keeps tokens.
-    ``exact``: the form is one whose memory is known to the byte."""
+    ``experts``: how many of a layer work on each token, of ``expert_size`` each; None where it has none. ``exact``: the
+    form is one whose memory is known to the byte."""
 
     model_type: str | None = None
     architecture: str | None = None
     layers: int | None = None
     hidden_size: int | None = None
     intermediate_size: int | None = None
+    experts: int | None = None
+    expert_size: int | None = None
     heads: int | None = None
     vocab_size: int | None = None
     context_length: int | None = None
@@ -42,15 +50,31 @@ class ModelConfig:
     has_vision: bool = False
     has_audio: bool = False
 
+    @property
+    def width(self) -> int | None:
+        """Values of one token that the widest layer holds at one time, as measured; None for an unknown form."""
+        hidden = self.hidden_size
+        if hidden is None:
+            return None
+        kept = max((layer.values_per_token for layer in self.attention or ()), default=hidden // 2)
+        if any(layer.window for layer in self.attention or ()):
+            kept += hidden
+        if self.experts is not None and self.expert_size is not None:
+            # Each of its experts gets the token, and answers.
+            return kept + int((5.25 + 2 * self.experts) * hidden + 1.5 * self.experts * self.expert_size)
+        return kept + int(3.5 * hidden) + 3 * (self.intermediate_size or 4 * hidden)
+
     def kv_bytes(self, context: int, dtype_bytes: int) -> int | None:
         """Of the cache of a conversation of so many tokens; None where the form is not known."""
         if self.attention is None:
             return None
         total = 0
         for layer in self.attention:
-            tokens = -(-context // KV_STEP) * KV_STEP
-            if layer.window is not None:
-                tokens = min(tokens, layer.window)
+            if layer.window is None:
+                tokens = -(-context // KV_STEP) * KV_STEP
+            else:
+                # The prompt as it is, and one step for what follows.
+                tokens = min(context + KV_STEP - 1, layer.window)
             total += layer.values_per_token * tokens
         return total * dtype_bytes
 
@@ -77,13 +101,18 @@ def read_config(document: object, name: str = "") -> ModelConfig:
     context = _whole(said("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"), "context")
     model_type, dtype = _word(document.get("model_type")), _word(said("torch_dtype", "dtype"))
     attention, exact = _attention(said, layers, hidden, heads)
+    inner = _whole(said("intermediate_size", "ffn_dim", "n_inner"), "size")
+    has_experts = said("num_experts", "num_local_experts", "n_routed_experts") is not None
+    experts = _whole(said("num_experts_per_tok", "num_experts_per_token", "moe_topk"), "heads") if has_experts else None
     quant = quant_of_config(document, name) or quant_of_config(text, name)
     return ModelConfig(
         model_type=model_type,
         architecture=_architecture(document.get("architectures")),
         layers=layers,
         hidden_size=hidden,
-        intermediate_size=_whole(said("intermediate_size", "ffn_dim", "n_inner"), "size"),
+        intermediate_size=inner,
+        experts=experts,
+        expert_size=(_whole(said("moe_intermediate_size"), "size") or inner) if experts else None,
         heads=heads,
         vocab_size=_whole(said("vocab_size"), "size"),
         context_length=context,
@@ -116,18 +145,20 @@ def _attention(
     if not kv_heads or not head_dim:
         return None, False
     row = 2 * kv_heads * head_dim
-    window = _whole(said("sliding_window"), "context")
-    kinds = said("layer_types")
+    family = _word(said("model_type")) or ""
+    window = None if family in _UNWINDOWED else _whole(said("sliding_window"), "context")
+    kinds = None if family in _UNWINDOWED else said("layer_types")
     if isinstance(kinds, Sequence) and not isinstance(kinds, str) and len(kinds) == layers:
         kept = [_of_kind(str(kind), row, window) for kind in kinds]
-        plainly = all(kind == "full_attention" for kind in kinds)
-        return tuple(one for one in kept if one is not None), plainly
+        known = {"full_attention", "sliding_attention"} if window and family in _WINDOWED else {"full_attention"}
+        return tuple(one for one in kept if one is not None), known.issuperset(map(str, kinds))
     if said("ssm_cfg", "mamba_d_state", "full_attention_interval", "linear_num_key_heads") is not None:
         every = _whole(said("full_attention_interval"), "layers") or 4
         return (Attention(row),) * -(-layers // every), False
-    pattern = _whole(said("sliding_window_pattern"), "layers")
+    pattern = _whole(said("sliding_window_pattern"), "layers") or _PATTERNS.get(family)
     if pattern and window:
-        return tuple(Attention(row, None if (at + 1) % pattern == 0 else window) for at in range(layers)), False
+        seen = (None if (at + 1) % pattern == 0 else window for at in range(layers))
+        return tuple(Attention(row, one) for one in seen), family in _WINDOWED
     return (Attention(row),) * layers, True
 
 
