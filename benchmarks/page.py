@@ -9,7 +9,6 @@ from benchmarks.goals import OURS, Figure, judge
 from benchmarks.results import Report, Row
 from benchmarks.workloads import Workload
 
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 MET = {True: ": met", False: ": **not met**", None: ""}
 
 
@@ -20,14 +19,15 @@ def render(report: Report, machine: Mapping[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write(page: Path, generated: str) -> None:
-    """Put it between the page's markers; all around stays. A page that is not there is made."""
-    text = page.read_text(encoding="utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write(page: Path, generated: str, name: str = "benchmarks") -> None:
+    """Put it between the page's markers of this name; all around stays. A page that is not there is made."""
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# Performance\n\n{first}\n{last}\n"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{page} lacks the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{generated}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{page} lacks the lines {first} and {last}")
+    page.write_text(f"{before}{first}\n\n{generated}\n{last}{after}", encoding="utf-8")
 
 
 def _head(report: Report, machine: Mapping[str, str]) -> str:

@@ -72,3 +72,18 @@ def test_the_table_replaces_the_old_one_and_nothing_else(folder: Path) -> None:
 
 def test_no_run_leaves_a_download_behind(folder: Path) -> None:
     assert [entry.name for entry in (folder / "disk").iterdir()] == ["models"]
+
+
+def test_the_library_is_measured_and_its_table_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace("benchmarks:", "library:") + PAGE)
+    command = [sys.executable, "-m", "benchmarks.library", "--models", "3", "--files", "12", "--rounds", "1"]
+    ended = subprocess.run(
+        [*command, "--dir", str(tmp_path), "--output", str(page)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    ours, theirs = page.read_text().split("<!-- library: end -->")
+    assert "| `mlx-manager ls`, the whole process |" in ours and "old figures" not in ours
+    assert theirs.endswith(PAGE)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["page.md", "shelf", "shelf.made"]

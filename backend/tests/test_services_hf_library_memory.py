@@ -143,6 +143,24 @@ def test_the_next_process_need_not_read_all_again(hub: HubServer, cache: HfCache
     assert memory.stat().st_ino == written
 
 
+def test_few_changes_of_many_models_are_not_worth_writing(cache: HfCache, tmp_path: Path) -> None:
+    for at in range(60):
+        blob = root_of(cache, f"org/Model-{at}") / "blobs" / ("0" * 40)
+        blob.parent.mkdir(parents=True)
+        blob.write_bytes(b"x")
+    settle(cache)
+    after(cache, tmp_path).library()
+    memory = tmp_path / "home" / "library.json"
+    written = memory.stat().st_ino
+    for at, is_worth_it in ((0, False), (1, True)):
+        root = root_of(cache, f"org/Model-{at}")
+        (root / "blobs" / ("1" * 40)).write_bytes(b"xx")
+        os.utime(root / "blobs", (time.time() - 60,) * 2)
+        for _ in range(2):
+            assert after(cache, tmp_path).library().size_bytes == 60 + 2 * (at + 1)
+        assert (memory.stat().st_ino != written) is is_worth_it
+
+
 def test_a_broken_memory_is_none(hub: HubServer, cache: HfCache, tmp_path: Path) -> None:
     memory = remembered(hub, cache, tmp_path)
     good, truth = memory.read_bytes(), HfCache(cache.cache_dir).library()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_manager.domain.library import Library
-from mlx_manager.services.hf_cache.reading import ABSENT, ReadModel, Trace, read_model
+from mlx_manager.services.hf_cache.reading import ABSENT, ReadModel, read_model
 from mlx_manager.services.hf_cache.remembering import recall, remember
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 LONGEST_NAME = 255
 SETTLED_AFTER_NS = 2_000_000_000
 """The coarsest clock of a file system that caches lie on (exFAT)."""
+FEW = 50
+"""Of so many models one is few."""
 
 
 def folder_name(model_id: str) -> str | None:
@@ -110,9 +112,10 @@ class LibraryReader:
         return found
 
     def _keep(self) -> None:
-        """Write the file anew if it would say something else; that models were used since is no reason."""
+        """Write the file anew once it is worth it: to read a few models again costs the next process less than all of
+        them cost to write. That models were used since is no reason."""
         settled = {name: known.read for name, known in self._known.items() if known.settled}
-        if self._memory is None or self._kept is None or _traces(settled) == _traces(self._kept):
+        if self._memory is None or self._kept is None or _changes(self._kept, settled) <= len(settled) // FEW:
             return
         remember(self._memory, self._cache_dir, settled)
         self._kept = settled
@@ -134,8 +137,10 @@ class LibraryReader:
         return _Known(read, not read.is_moving and newest < begun - SETTLED_AFTER_NS)
 
 
-def _traces(models: Mapping[str, ReadModel]) -> dict[str, tuple[Trace, ...]]:
-    return {name: read.traces for name, read in models.items()}
+def _changes(before: Mapping[str, ReadModel], now: Mapping[str, ReadModel]) -> int:
+    """How many models came, went or changed."""
+    same = sum(name in before and before[name].traces == read.traces for name, read in now.items())
+    return max(len(before), len(now)) - same
 
 
 def _as_before(read: ReadModel) -> ReadModel | None:

@@ -19,7 +19,7 @@ from mlx_manager.errors import (
     TransferError,
 )
 from mlx_manager.services.transfer.answers import Redirect, Refusal, Verdict
-from mlx_manager.services.transfer.extents import Extents, WorkList
+from mlx_manager.services.transfer.extents import WorkList
 from mlx_manager.services.transfer.fetch import Fetch
 from mlx_manager.services.transfer.gathering import Gathering, Stage, Trouble
 from mlx_manager.services.transfer.limits import TransferLimits
@@ -157,8 +157,6 @@ class Connections:
 
     def bytes_came(self, fetch: Fetch, count: int, wanted: int) -> None:
         file = fetch.file
-        if fetch.received == count:
-            self._parallelism.answered(fetch.last_byte_at - fetch.began_at)
         self.received += count
         waits = [throttle.took(count) for throttle in self._throttles]  # each of them counts it
         if any(waits) and fetch.exchange is not None:
@@ -243,10 +241,8 @@ class Connections:
             return
         if resolve_again or file.source.has_mirrors:
             file.source.resolve_again(fetch.address)
-        # To be refused at the door costs nobody anything, and a network that is back should be seen soon.
-        near = self._limits.backoff_near_s if isinstance(error, SourceUnreachable) else None
         # Connections that fail side by side are one failure: the first one's wait covers them.
-        wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed(near)
+        wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed()
         until = now + max(wait, asked or 0.0)
         if file.trouble is not None and file.trouble.until >= until:
             self._log.debug("%s besides", error.detail.rstrip("."))
@@ -348,11 +344,8 @@ class Connections:
         file = fetch.file
         file.active -= 1
         if file.stage is Stage.FETCHING:
-            missing = Extents(file.part.have.gaps(file.job.size))
-            for other in self._fetches:
-                if other.file is file:
-                    missing.remove(*other.missing)
-            file.work = WorkList(missing)
+            taken = [other.missing for other in self._fetches if other.file is file]
+            file.work = WorkList(_without(file.part.have.gaps(file.job.size), taken))
 
     def close(self) -> None:
         """Cease at once; what was received is written."""
@@ -366,3 +359,10 @@ class Connections:
     def _fail(self, error: MlxManagerError) -> None:
         """Errors must not be raised through libcurl; the loop raises this one in its next round."""
         self._failure = self._failure or error
+
+
+def _without(gaps: list[tuple[int, int]], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``gaps`` less the ranges that somebody is fetching."""
+    for start, end in taken:
+        gaps = [part for a, b in gaps for part in ((a, min(b, start)), (max(a, end), b)) if part[0] < part[1]]
+    return gaps
