@@ -81,7 +81,7 @@ def test_before_the_first_byte_it_connects(desk: Bench) -> None:
 def test_a_retry_tells_its_reason_and_when(desk: Bench) -> None:
     (job,) = desk.add({"a.bin": MIB})
     desk.hub.fault(Fault.status(503), where="cdn")
-    transfer = desk.start([job], replace(FAST, backoff_first_s=0.4, backoff_max_s=0.8))
+    transfer = desk.start([job], replace(FAST, backoff_first_s=0.4, backoff_max_s=0.8, told_after_s=60.0))
     sample = told(transfer, Phase.RETRYING)
     assert "answered 503" in sample.message
     assert sample.deadline is not None
