@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from fakes.hub_server import Fault
-from faults.scene import BIG, MODEL, Scene
+from fakes.hub_server import Blob, Fault
+from faults.scene import BIG, MODEL, WEIGHTS, Scene
 from faults.table import row
 
 T = TypeVar("T")
@@ -141,6 +141,35 @@ def locked(scene: Scene) -> None:
     scene.serve()
     scene.ask()
     _moved_twice(scene, _where(scene, "waiting_for_lock"))
+
+
+@row("Moved while a file that is here already is hashed", lasts_s=15)
+def hashing(scene: Scene) -> None:
+    # As another program has left it, with no record of ours that its bytes are right: so much takes a while.
+    scene.open_hub(blob_dir=scene.root)
+    scene.hub.add_model(MODEL, {"config.json": "{}", WEIGHTS: Blob(1 << 30, 1)})
+    file = scene.hub.repo(MODEL).head.files[WEIGHTS]
+    blob = scene.repo_dir / "blobs" / file.etag
+    blob.parent.mkdir(parents=True)
+    assert file.content.path is not None
+    blob.hardlink_to(file.content.path)
+    scene.serve()
+    scene.ask()
+    _moved_twice(scene, _where(scene, "hashing"))
+
+
+@row(
+    "Moved while 5,000 names are linked into the cache, when all bytes are right: it is too late", lasts_s=8, quick=True
+)
+def linking(scene: Scene) -> None:
+    scene.hub.add_model(MODEL, {f"{n % 20}/{n}.txt": "one content" for n in range(5_000)})
+    scene.serve()
+    scene.ask()
+    scene.until("linking")
+    answers = _at_once(scene, "pause", "cancel")
+    assert answers == {"pause": 409, "cancel": 409}, answers
+    scene.completed()
+    scene.then("Paused and cancelled at once: both are refused (409), it is completed.")
 
 
 @row("Moved when it has failed: resumed it goes on, cancelled it is gone; a pause is refused")

@@ -10,6 +10,7 @@ recovery.py     what becomes of what the last process left behind
 runner.py       the engine of one process: a line and so many at once
 resting.py      models whose files are being removed
 ticker.py       the heartbeat         story.py   the log
+whole.py        threads, which nobody can cancel
 """
 
 from mlx_manager.services.downloads.manager import DownloadManager

@@ -12,6 +12,7 @@ from mlx_manager.domain.download import Download
 from mlx_manager.domain.machine_checks import ROOM_TO_LEAVE
 from mlx_manager.domain.plan import Plan
 from mlx_manager.errors import DiskFull, MlxManagerError
+from mlx_manager.services.downloads.whole import then_cancelled
 from mlx_manager.services.ports import BlobPlace, Cache
 
 
@@ -29,7 +30,8 @@ class Room:
         try:
             # One at a time: two that look at the same free room at once would both take it.
             async with self._lock:
-                places = await asyncio.to_thread(self._cache.prepare, plan)
+                # Whoever discards what this makes must not meet it at work.
+                places = await then_cancelled(self._cache.prepare, plan)
                 await asyncio.to_thread(self._check, places)
                 self._placed[download_id] = places
                 return places

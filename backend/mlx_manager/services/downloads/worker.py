@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from mlx_manager.domain import words
 from mlx_manager.domain.download import Download, Progressed, SizesKnown, Verifying, Waiting
@@ -15,6 +14,7 @@ from mlx_manager.domain.states import Phase
 from mlx_manager.errors import DownloadNotFound, DownloadSuperseded
 from mlx_manager.services.downloads.asking import Asking
 from mlx_manager.services.downloads.room import Room
+from mlx_manager.services.downloads.whole import not_cancelled, then_cancelled
 from mlx_manager.services.ports import (
     BlobPlace,
     Cache,
@@ -75,7 +75,8 @@ class DownloadWorker:
         finally:
             self._room.leave(download_id)
         report(Waiting(self._clock(), Phase.LINKING, "Linking the files into the cache."))
-        snapshot = await asyncio.to_thread(self._cache.link, plan)
+        # All bytes are right and it takes a moment: who stops it now comes too late, and half a snapshot would be left.
+        snapshot = await not_cancelled(self._cache.link, plan)
         logger.info("linked: %s", snapshot)
 
     async def discard(self, download_id: str) -> None:
@@ -125,7 +126,7 @@ class DownloadWorker:
             finished.cancel()
             # Stopping waits for the disk; it must come to its end even if this task is cancelled a second time.
             try:
-                await _to_the_end(asyncio.to_thread(transfer.stop))
+                await then_cancelled(transfer.stop)
             finally:
                 self._last_word(transfer, report)
 
@@ -163,17 +164,3 @@ class DownloadWorker:
             if done:
                 finished.result()
                 return
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` to its end through any number of cancellations, then let the cancellation have its way."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
