@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import mlx_manager
 from mlx_manager.domain.states import Status
-from mlx_manager.server import EmbeddedServer
+from mlx_manager.embedded import EmbeddedServer
 from mlx_manager.services.data_dir import running_server
 from mlx_manager.settings import Settings
 

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from api_client import DEAD_HUB, MODELS, Answer, Api, environment
 from mlx_manager.connections import MOST_OF_ONE, Connections, Patience
-from mlx_manager.server import EmbeddedServer
+from mlx_manager.embedded import EmbeddedServer
 from mlx_manager.settings import Settings
 
 SHORT = Patience(request_s=0.5, read_s=0.5)

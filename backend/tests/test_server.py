@@ -18,9 +18,10 @@ import pytest
 from api_client import MODELS, Api, ServerProcess, environment, serving
 from fakes.hub_server import TOKEN, Fault, HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
+from mlx_manager.embedded import EmbeddedServer, embedded
 from mlx_manager.errors import DataDirInUse, DataDirNotWritable, PortInUse, StartError
 from mlx_manager.logs import Redactor
-from mlx_manager.server import EmbeddedServer, embedded, listening, url_of
+from mlx_manager.process import listening, url_of
 from mlx_manager.services.data_dir import DataDir, RunningServer, running_server
 from mlx_manager.settings import Settings
 

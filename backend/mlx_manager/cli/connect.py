@@ -2,6 +2,7 @@
 
 Every process that holds the data directory's lock serves the HTTP API, so the command line is always a client: of the
 server that runs, or of one that it runs itself in a thread, on a free port of this machine, for as long as it needs.
+Of its own one it asks without HTTP what it can (own.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlx_manager.services.data_dir import RunningServer, running_server
 from mlx_manager.settings import Settings
 
 if TYPE_CHECKING:
-    from mlx_manager.server import EmbeddedServer
+    from mlx_manager.embedded import EmbeddedServer
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class Connector:
 
     def _become(self) -> ApiClient | None:
         # Here, because all of the core comes with it; a client of a running server starts twice as fast without.
-        from mlx_manager.server import embedded
+        from mlx_manager.cli.own import OwnServer
+        from mlx_manager.embedded import embedded
 
         # Ours from now on, so that it is ended whatever interrupts its start.
         self._embedded = embedded(self._settings, stderr=self._verbose)
@@ -104,7 +106,7 @@ class Connector:
                 advice=f"Look into the log: {self._settings.log_file}",
             ) from error
         logger.info("No server was running; this command serves at %s while it runs.", url)
-        return ApiClient(url, partial(read_token, self._settings.home))
+        return OwnServer(self._embedded, url)
 
     def _check_own(self) -> None:
         """Our own server does not answer to us: to start a second one would only hide why."""

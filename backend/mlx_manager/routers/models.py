@@ -75,16 +75,11 @@ async def status(
 )
 async def progress(task_id: str, core: CoreDep, streams: StreamsDep, last_id: LastEventId = None) -> Response:
     """Watch a download. Watching changes nothing: the download goes on with many watchers or with none."""
-    after = last_event_id(last_id)
-    newest = await core.manager.last_event(task_id)
-    if newest.terminal and after is not None and after >= newest.id:
+    first, subscription = await core.watch(task_id, last_event_id(last_id))
+    if first is None and subscription is None:
         return Response(status_code=204)
-    subscription = None
-    if not newest.terminal or (after is not None and core.bus.newest(task_id) is not None):
-        subscription = core.bus.subscribe(task_id, after)
-    # How a finished one came to this is history for a new watcher; after a restart nobody knows it any more.
-    first = b"" if subscription else streams.frames.of(newest)
-    return EventStream(streams.frames, streams.open, subscription, first=first, heartbeat_s=streams.heartbeat_s)
+    told = b"" if first is None else streams.frames.of(first)
+    return EventStream(streams.frames, streams.open, subscription, first=told, heartbeat_s=streams.heartbeat_s)
 
 
 @router.get("/downloads/rates", response_model=Rates, responses=documented())

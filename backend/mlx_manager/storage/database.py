@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    Row,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mlx_manager.errors import DatabaseUnusable
+from mlx_manager.storage.tables import metadata
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "0001"
 """The newest migration: a database that says so is ready."""
 VERSIONS = "alembic_version"
+_versions = Table(
+    VERSIONS,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSIONS}_pkc"),
+)
+"""As alembic has it, which finds there what is made here."""
 
 _BUSY_TIMEOUT_MS = 5000
 BEGIN = "mlx_manager_begin"
@@ -94,10 +118,32 @@ def _bring_up_to_date(engine: Engine, place: str) -> None:
             SCHEMA
         }:
             return
+    if not tables and _make_anew(engine):
+        return
     # Only now: the migration tool takes longer to import than all else that a start does here.
     from mlx_manager.storage.migrating import migrate
 
     migrate(engine, place)
+
+
+def _make_anew(engine: Engine) -> bool:
+    """The newest schema in an empty database, as all migrations would make it. False when somebody else was faster."""
+    set_journal(engine)
+    with writing(engine).begin() as connection:
+        if inspect(connection).get_table_names():
+            return False
+        metadata.create_all(connection, checkfirst=False)
+        _versions.create(connection)
+        connection.execute(insert(_versions).values(version_num=SCHEMA))
+    logger.info("The database has schema %s now (before: none).", SCHEMA)
+    return True
+
+
+def set_journal(engine: Engine) -> None:
+    """What a SQLite file is to keep of its setting up, and cannot be told inside a transaction."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect().execution_options(**{BEGIN: ""}) as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def _unusable(place: str, error: SQLAlchemyError) -> DatabaseUnusable:

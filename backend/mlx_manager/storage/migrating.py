@@ -1,4 +1,4 @@
-"""Bringing a database to this version's schema, with alembic. Imported only when there is something to do."""
+"""Bringing an older database to this version's schema, with alembic. Imported only when there is something to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, inspect
 
 from mlx_manager.errors import DatabaseUnusable
-from mlx_manager.storage.database import BEGIN, VERSIONS, writing
+from mlx_manager.storage.database import VERSIONS, set_journal, writing
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,7 @@ def _check(engine: Engine, place: str) -> None:
 def migrate(engine: Engine, place: str) -> None:
     """To the newest schema. Raises DatabaseUnusable or SQLAlchemyError."""
     _check(engine, place)
-    if engine.dialect.name == "sqlite":
-        # Not possible inside a transaction. The file keeps it.
-        with engine.connect().execution_options(**{BEGIN: ""}) as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    set_journal(engine)
     config = _alembic()
     with writing(engine).begin() as connection:
         config.attributes["connection"] = connection

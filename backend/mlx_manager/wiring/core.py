@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlx_manager import __version__
 from mlx_manager.domain.account import Account
+from mlx_manager.domain.events import Event
 from mlx_manager.domain.library import DeletePlan, Library
 from mlx_manager.domain.reachability import Reachability
 from mlx_manager.errors import DiskError
@@ -23,13 +25,14 @@ from mlx_manager.services.downloads.worker import DownloadWorker
 from mlx_manager.services.event_bus import InProcessBus
 from mlx_manager.services.hf_cache import HfCache
 from mlx_manager.services.hf_client import HubClient
-from mlx_manager.services.machine import this_machine
-from mlx_manager.services.ports import ProgressBus
+from mlx_manager.services.ports import ProgressBus, Subscription
 from mlx_manager.settings import Settings
 from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
-from mlx_manager.wiring.discovery import Discovery
 from mlx_manager.wiring.hub_watch import HubWatch
 from mlx_manager.wiring.transfers import Transfers
+
+if TYPE_CHECKING:
+    from mlx_manager.wiring.discovery import Discovery
 
 USER_AGENT = f"mlx-manager/{__version__}"
 T = TypeVar("T")
@@ -59,7 +62,6 @@ class Core:
     bus: ProgressBus
     cache: HfCache
     manager: DownloadManager
-    discovery: Discovery
 
     def __init__(
         self,
@@ -97,6 +99,20 @@ class Core:
     ) -> None:
         if not self._given_up:
             await self.stop()
+
+    @cached_property
+    def discovery(self) -> Discovery:
+        """Made when it is first asked for, see `expect_visitors`."""
+        from mlx_manager.wiring import discovery
+
+        return discovery.Discovery(self.settings, self._hub, self.cache, self.manager, self.queue_bytes)
+
+    async def expect_visitors(self) -> None:
+        """Have ready what people come to see; a program that came for its own download has no use for it."""
+        # Not at the first search, whose import would hold up the downloads' loop.
+        await asyncio.to_thread(lambda: self.discovery)
+        # The very first look costs a second where the cache is large: nobody should have to wait for it.
+        self._spawn(self._look_at_the_cache())
 
     def end_streams(self) -> None:
         """Every watcher's stream ends now, and new ones end at once."""
@@ -142,6 +158,20 @@ class Core:
         account = await self.discovery.account.forget()
         await asyncio.to_thread(self.discovery.memory.clear)
         return account
+
+    async def watch(self, task_id: str, after: int | None) -> tuple[Event | None, Subscription | None]:
+        """What a watcher of one download is told who has heard of it up to the event ``after``: first the event, if
+        there is one, then what the subscription gives. Neither: nothing came since, and nothing will. How a finished
+        one came to this is history for a new watcher; after a restart nobody knows it any more.
+
+        Raises DownloadNotFound, LedgerFailed.
+        """
+        newest = await self.manager.last_event(task_id)
+        if newest.terminal and after is not None and after >= newest.id:
+            return None, None
+        if not newest.terminal or (after is not None and self.bus.newest(task_id) is not None):
+            return None, self.bus.subscribe(task_id, after)
+        return newest, None
 
     async def cache_free_bytes(self) -> int:
         """Raises DiskError."""
@@ -203,12 +233,8 @@ class Core:
             recover=self._recover,
         )
         ends.push_async_callback(self.manager.stop)
-        machine = await asyncio.to_thread(this_machine)
-        self.discovery = Discovery(s, self._hub, self.cache, self.manager, machine, self.queue_bytes)
         await self.manager.start()
         ends.push_async_callback(self._work_done)
-        # The very first look costs a second where the cache is large: nobody should have to wait for it.
-        self._spawn(self._look_at_the_cache())
 
     async def _delete(self, model_id: str, revision: str | None, leftovers: bool) -> DeletePlan:
         async with self.manager.at_rest(model_id):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from mlx_manager.domain.machine import Machine
 from mlx_manager.errors import DiskError
 from mlx_manager.services.card import render_card
 from mlx_manager.services.discovery import Informer, Planner, Searcher, Starter
@@ -16,12 +15,14 @@ from mlx_manager.services.hf_client import HubClient
 from mlx_manager.services.hf_info import HubInfo
 from mlx_manager.services.hf_search import HubSearch
 from mlx_manager.services.hub_memory import HubMemory
+from mlx_manager.services.machine import this_machine
 from mlx_manager.services.transfer import durable_bytes
 from mlx_manager.settings import Settings
 
 
 class Discovery:
-    """``hub``: the one way to ask it; ``cache``: what is here already; ``queued``: room that downloads still take."""
+    """``hub``: the one way to ask it; ``cache``: what is here already; ``queued``: room that downloads still take.
+    To make one blocks: the machine is looked at."""
 
     def __init__(
         self,
@@ -29,10 +30,9 @@ class Discovery:
         hub: HubClient,
         cache: HfCache,
         manager: DownloadManager,
-        machine: Machine,
         queued: Callable[[], Awaitable[int]],
     ) -> None:
-        self.machine = machine
+        machine = self.machine = this_machine()
         self._cache = cache
         self.memory = HubMemory(settings.hub_memory)
         self.searcher = Searcher(HubSearch(hub).page, self.memory, machine, self._here)
