@@ -42,6 +42,11 @@ class MlxManagerError(Exception):
         self.detail = detail
         self.advice = advice or self.default_advice
 
+    @property
+    def advice_to_asker(self) -> str:
+        """The next step for somebody who has asked for this one answer, which nobody asks for again."""
+        return self.advice
+
 
 class RequestError(MlxManagerError):
     code = "bad_request"
@@ -206,11 +211,17 @@ class HubTrouble(HubError):
     http_status = 503
     transient = True
     default_advice = "Nothing to do: it is tried again by itself. If it lasts, check the network."
+    asker_advice: ClassVar[str] = "Ask again in a while. If it lasts, `mlx-manager doctor` looks for the reason."
+
+    @property
+    def advice_to_asker(self) -> str:
+        return self.asker_advice if self.advice == self.default_advice else self.advice
 
 
 class HubUnreachable(HubTrouble):
     code = "hub_unreachable"
     default_advice = "Check the network, the proxy settings and HF_ENDPOINT. It is tried again by itself."
+    asker_advice = "Check the network, the proxy settings and HF_ENDPOINT: `mlx-manager doctor` looks at all of them."
 
 
 class HubTimeout(HubTrouble):
@@ -223,6 +234,7 @@ class HubRateLimited(HubTrouble):
 
     code = "hub_rate_limited"
     default_advice = "Nothing to do: it waits as the Hub asked. Logged in (`hf auth login`) the limits are higher."
+    asker_advice = "Ask again later. Logged in (`hf auth login`) the limits are higher."
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None, advice: str | None = None) -> None:
         super().__init__(detail, advice=advice)
@@ -236,6 +248,7 @@ class HubServerError(HubTrouble):
 class HubBadAnswer(HubTrouble):
     code = "hub_bad_answer"
     default_advice = "A proxy or a login page may answer in the Hub's place: open the Hub in a browser."
+    asker_advice = default_advice
 
 
 class TransferError(MlxManagerError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,11 +58,44 @@ def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) ->
     assert "before" in offline.err
 
 
+def test_on_a_screen_it_says_what_comes_next(hub: HubServer, tmp_path: Path) -> None:
+    home = Home(tmp_path, hub.url)
+    with home.on_terminal("search", "--sort", "downloads", columns=60) as screen:
+        assert screen.wait() == 0
+    assert re.search(r"^mlx-\S*…\S*-8B-4bit +8B +4-bit +4.5 GB +fits", screen.text, re.MULTILINE)
+    assert "mlx-manager show MODEL" in screen.text
+    assert "Some names are shortened" in screen.text and "There are more" not in screen.text
+    with home.on_terminal("search", "--limit", "1", columns=100) as screen:
+        assert screen.wait() == 0
+    assert "There are more" in screen.text and "shortened" not in screen.text
+
+
+def test_facts_are_wrapped_beside_their_names(hub: HubServer, tmp_path: Path) -> None:
+    """A word was cut in two at the right edge, and the rest of a sentence began at the left."""
+    home = Home(tmp_path, hub.url)
+    with home.on_terminal("show", "mlx-community/Qwen3-900B-8bit", columns=60) as screen:
+        assert screen.wait() == 0
+    lines = screen.text.replace("\r", "").splitlines()
+    runs = next(at for at, line in enumerate(lines) if line.startswith("runs here"))
+    assert lines[runs + 1].startswith(" " * 11) and lines[runs + 1].strip()
+    assert all(len(line) <= 60 for line in lines if "http" not in line)
+    assert any(line.endswith(f"{hub.url}/mlx-community/Qwen3-900B-8bit") for line in lines), "an address is whole"
+    assert "use it" not in screen.text, "it is not here, and cannot be fetched yet"
+
+
+def test_nobody_asks_again_for_one_who_asked_once(tmp_path: Path) -> None:
+    """It said that it is tried again by itself, and ended."""
+    for settings, advice in (({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"), ({}, "mlx-manager doctor")):
+        ended = Home(tmp_path, "http://127.0.0.1:9", settings).run("search", "llama")
+        assert (ended.code, ended.out) == (1, "")
+        assert advice in ended.err and "by itself" not in ended.err
+
+
 def test_one_model_on_one_screen(hub: HubServer, tmp_path: Path) -> None:
     home = Home(tmp_path, hub.url, {"HF_TOKEN": TOKEN})
     shown = home.run("show", "mlx-community/Llama-8B-4bit", "--context", "8192", "--card")
     assert (shown.code, shown.err) == (0, "")
-    facts = {line[:10].strip(): line[10:] for line in shown.lines}
+    facts = {line[:11].strip(): line[11:] for line in shown.lines}
     assert facts["what"] == "Llama, 8B parameters, 4-bit, 131,072 tokens, text-generation"
     assert "8,192 tokens" in facts["runs here"]
     assert facts["here"] == "nothing yet"

@@ -105,3 +105,13 @@ def test_the_readme_tells_the_exit_codes() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for code, meaning in MEANINGS.items():
         assert f"| {code.value} | {meaning} |" in readme
+
+
+def test_one_very_long_name_does_not_push_the_other_columns_out() -> None:
+    columns = [Column("MODEL", shrinks=True), Column("DOWNLOADS", yields=True), Column("LICENCE", yields=True)]
+    lines = table(columns, [["org/" + "name" * 30, "12.3k", "mit"], ["org/short", "3", "mit"]], 70, RICH_GLYPHS)
+    assert lines[0].split() == ["MODEL", "DOWNLOADS", "LICENCE"]
+    assert all(cell_len(line) <= 70 for line in lines)
+    # The last goes first where there is no room for all.
+    narrower = table(columns, [["org/" + "name" * 30, "12.3k", "mit"]], 60, RICH_GLYPHS)
+    assert narrower[0].split() == ["MODEL", "DOWNLOADS"]

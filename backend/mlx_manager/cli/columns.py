@@ -11,11 +11,13 @@ from mlx_manager.cli.terminal import Glyphs, clean, fit
 
 _GAP = 2
 _NARROWEST = 12
+_ROOMY = 48
+"""What is wider is shortened before another column is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """In a narrow terminal ``yields`` has the whole column left out, ``shrinks`` its cells shortened in the middle."""
+    """In a narrow terminal ``shrinks`` has its cells shortened in the middle, ``yields`` the whole column left out."""
 
     head: str
     shrinks: bool = False
@@ -30,15 +32,23 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
     widths = {at: max(cell_len(row[at]) for row in cells) for at in used}
     if width is not None:
         over = sum(widths.values()) + _GAP * (len(used) - 1) - width
-        for at in [at for at in used if columns[at].yields and over > 0]:
-            used.remove(at)
-            over -= widths[at] + _GAP
-        for at in used:
-            if columns[at].shrinks and over > 0:
-                less = min(over, max(0, widths[at] - _NARROWEST))
-                widths[at] -= less
-                over -= less
+        over = _shrink(columns, used, widths, over, _ROOMY)
+        for at in [at for at in reversed(used) if columns[at].yields]:
+            if over > 0:
+                used.remove(at)
+                over -= widths[at] + _GAP
+        _shrink(columns, used, widths, over, _NARROWEST)
     return [_line(row, used, columns, widths, glyphs) for row in cells]
+
+
+def _shrink(columns: Sequence[Column], used: Sequence[int], widths: dict[int, int], over: int, least: int) -> int:
+    """Take what is ``over`` from the columns that may shrink, down to ``least``; what is over then."""
+    for at in used:
+        if columns[at].shrinks and over > 0:
+            less = min(over, max(0, widths[at] - least))
+            widths[at] -= less
+            over -= less
+    return over
 
 
 def _line(

@@ -33,11 +33,17 @@ def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> Non
         Column("DOWNLOADS", right=True, yields=True),
         Column("LICENCE", yields=True),
     ]
-    if page["models"]:
-        for line in table(columns, [_row(one) for one in page["models"]], out.width, out.glyphs):
-            out.line(line, whole=True)
+    lines = table(columns, [_row(one) for one in page["models"]], out.width, out.glyphs) if page["models"] else []
+    for line in lines:
+        out.line(line, whole=True)
     if page["note"]:
         notes.line(page["note"])
+    if page["models"] and out.width is not None:
+        notes.line("`mlx-manager show MODEL` tells all of one, `mlx-manager pull MODEL` downloads it.")
+        if any(one["model_id"] not in line for one, line in zip(page["models"], lines[1:], strict=True)):
+            notes.line("Some names are shortened: a wider window shows them whole, and so does --json.")
+        if page["next_cursor"]:
+            notes.line("There are more: --limit 100 shows the first hundred; words and filters narrow the list.")
 
 
 def _row(hit: Mapping[str, Any]) -> list[str]:

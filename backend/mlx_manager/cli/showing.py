@@ -22,6 +22,7 @@ _ACCESS = {
     "login": "gated; ask for access on {url} and log in with `hf auth login`",
     "pending": "gated; access was asked for on {url} and is not granted yet",
 }
+_INDENT = 11
 _BREAKS = re.compile(r"</(?:p|h[1-6]|li|tr|pre|div|blockquote)>|<br ?/?>|<hr ?/?>")
 
 
@@ -35,13 +36,13 @@ def show_model(settings: Settings, wanted: ModelRequest, *, context: int | None,
     out = Teller(sys.stdout)
     out.line(info["model_id"], style="bold", whole=True)
     for name, value in _facts(info):
-        out.line(f"{name:<10}{value}", whole=True)
+        out.fact(name, value, _INDENT)
     variants = [one for one in info["variants"] if one["fit"]["verdict"] in ("fits", "tight")][:5]
     if variants:
         out.line("The same model, running here:" if info["fit"]["verdict"] == "no" else "Its sisters that run here:")
         for one in variants:
             size = "?" if one["size_bytes"] is None else words.size(one["size_bytes"])
-            out.line(f"  {one['model_id']}  {size}  {FITS[one['fit']['verdict']]}", whole=True)
+            out.line(f"  {one['model_id']}  {size}, {FITS[one['fit']['verdict']]}", whole=True)
     if card:
         for line in _plain(info["card_html"] or info["card_note"] or ""):
             out.line(line)
@@ -69,10 +70,10 @@ def _facts(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "access", _ACCESS[info["access"]].format(url=info["access_url"])
     yield "commit", f"{info['commit'][:12]} of {(info['updated_at'] or 'an unknown day')[:10]}"
     yield "page", info["hub_url"]
-    if info["access"] in ("open", "granted") and not _is_whole(info):
-        yield "get it", f"mlx-manager pull {info['model_id']}"
-    else:
+    if _is_whole(info):
         yield "use it", info["use"]["mlx_lm"]
+    elif info["access"] in ("open", "granted"):
+        yield "get it", f"mlx-manager pull {info['model_id']}"
 
 
 def _is_whole(info: Mapping[str, Any]) -> bool:

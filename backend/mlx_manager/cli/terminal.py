@@ -6,6 +6,7 @@ Names and messages come from a Hub that anybody can write to: everything passes 
 from __future__ import annotations
 
 import sys
+import textwrap
 import unicodedata
 from dataclasses import dataclass
 from typing import TextIO
@@ -60,6 +61,17 @@ class Teller:
     def width(self) -> int | None:
         """Cells of a line; None where lines have no end."""
         return self._console.width if self._is_screen else None
+
+    def fact(self, name: str, value: str, indent: int) -> None:
+        """``value`` beside its name; on a screen, its further lines beneath its first. No word is broken, so that an
+        address can be copied."""
+        if self.width is None:
+            self.line(f"{name:<{indent}}{value}")
+            return
+        room = max(20, self.width - indent)
+        said = textwrap.wrap(clean(value, self.glyphs), room, break_long_words=False, break_on_hyphens=False) or [""]
+        for at, line in enumerate(said):
+            self.line(f"{'' if at else name:<{indent}}{line}", whole=True)
 
     def line(self, text: str, *, mark: str | None = None, style: str = "", whole: bool = False) -> None:
         """``mark`` names a glyph to put before it; ``whole``: something to copy, never broken by us."""

@@ -67,7 +67,7 @@ def problem(
 def problem_of(error: MlxManagerError, **more: Any) -> ProblemResponse:
     wait_s = getattr(error, "retry_after_s", None)
     headers = {"Retry-After": str(max(1, round(wait_s)))} if wait_s is not None else None
-    return problem(error.http_status, error.code, error.detail, error.advice, headers=headers, **more)
+    return problem(error.http_status, error.code, error.detail, error.advice_to_asker, headers=headers, **more)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
