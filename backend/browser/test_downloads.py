@@ -87,7 +87,14 @@ def test_two_tabs_show_the_same(hub: HubServer, product: Product, open_page: Ope
     hub.add_model(MODEL, mlx_model_files(30 * MB))
     flow(hub, 3)
     product.api.download(MODEL)
-    one, two = open_page("/downloads"), open_page("/downloads")
+    one = open_page("/downloads")
+    curve = one.locator(".curve-line")
+    expect(curve).to_be_visible()
+    seen = len((curve.get_attribute("points") or "").split())
+    # The history is the server's, so the new tab has it at once.
+    two = open_page("/downloads")
+    expect(two.locator(".curve-line")).to_be_visible()
+    assert len((two.locator(".curve-line").get_attribute("points") or "").split()) >= seen
     one.get_by_role("article", name=MODEL).get_by_role("button", name="Pause").click()
     for page in (one, two):
         expect(page.get_by_role("article", name=MODEL)).to_contain_text("All that was received is kept.")
@@ -149,6 +156,9 @@ def test_a_full_disk_is_said_before_the_first_byte(
         model = page.get_by_role("article", name=MODEL)
         expect(model).to_contain_text("are missing on the disk")
         expect(model.locator(".callout p").nth(1)).not_to_be_empty()
+        expect(page.get_by_text("are missing for all of this")).to_be_visible()
+        page.get_by_role("link", name="Make room in the library").click()
+        expect(page).to_have_url(re.compile(r"/library\?sort=size$"))
     finally:
         product.stop()
         subprocess.run(["umount", str(product.cache)], check=True)

@@ -91,6 +91,7 @@ class Variant(BaseModel):
     quant: Quant | None
     size_bytes: int | None
     size_is_estimate: bool
+    gated: Literal[False, "auto", "manual"]
     fit: Fit
     local: Literal["complete", "partial"] | None
 

@@ -43,7 +43,7 @@ export const texts = {
   copy: "Copy",
   copied: "Copied",
   notCopied: "The browser did not allow it: select the text and copy it by hand.",
-  close: "Close",
+  keep: "Keep it",
 
   milestone: {
     completed: (d) => `${d.model_id} is complete and verified.`,
@@ -176,6 +176,7 @@ export const texts = {
     getSize: (size) => `Download ${size}`,
     goOn: "Complete it",
     ask: "Get access",
+    how: "How to get access",
     here: "On this machine",
   },
   hit: {

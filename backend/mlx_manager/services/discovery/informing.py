@@ -87,7 +87,9 @@ class Informer:
         key = f"{model_id}@{revision}"
         kept = await asyncio.to_thread(self._memory.get, KIND, key)
         before = _facts_from(kept.document) if kept else None
-        if kept is not None and before is not None and 0 <= self._clock() - kept.at < FRESH_S:
+        # Of a closed gate nothing is kept: whoever looks again has just been let in.
+        fresh = kept is not None and 0 <= self._clock() - kept.at < FRESH_S
+        if fresh and kept and before and before.access in (Access.OPEN, Access.GRANTED):
             return Told(before, kept.at)
         try:
             facts = await self._ask(model_id, revision)
@@ -234,7 +236,7 @@ class Informer:
                 {
                     key: value
                     for key, value in hit.shown().items()
-                    if key in ("model_id", "quant", "params", "size_bytes", "size_is_estimate", "fit", "local")
+                    if key in ("model_id", "quant", "params", "size_bytes", "size_is_estimate", "gated", "fit", "local")
                 }
                 for hit in variants
             ],

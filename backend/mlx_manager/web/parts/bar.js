@@ -35,7 +35,7 @@ const HEIGHT = 22;
 // The rate over the last minute and a half, the newest at the right edge.
 export function curve(told) {
   const { points, step: seconds } = told ?? { points: [] };
-  if (points.length < 2) return html`<span class="curve"></span>`;
+  if (points.length < 3) return html`<span class="curve"></span>`;
   const top = Math.max(...points, 1);
   const step = WIDTH / 44;
   const x = (i) => (WIDTH - (points.length - 1 - i) * step).toFixed(1);

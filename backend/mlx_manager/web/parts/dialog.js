@@ -39,5 +39,5 @@ export function dialog() {
 }
 
 export const dialogButtons = (action) => html`<div class="dialog-buttons">
-  <button type="button" class="button" @click=${closeDialog} autofocus>${texts.close}</button>${action}
+  <button type="button" class="button" @click=${closeDialog} autofocus>${texts.keep}</button>${action}
 </div>`;

@@ -6,7 +6,7 @@ import { fitWord } from "./fit.js";
 import { getButton } from "./get.js";
 import { html, nothing } from "./html.js";
 import { icon } from "./icons.js";
-import { name } from "./name.js";
+import { name } from "./pieces.js";
 
 const t = texts.hit;
 

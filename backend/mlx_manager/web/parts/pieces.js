@@ -1,5 +1,7 @@
 // Small things that many views use.
 
+import { modelPath } from "../api.js";
+import { splitId } from "../format.js";
 import { texts } from "../texts.js";
 import { changed, dismiss, notice, state } from "../store.js";
 import { html, nothing } from "./html.js";
@@ -67,4 +69,12 @@ export function unfold(key, label, about) {
   };
   return html`<button type="button" class="unfold" data-do="unfold" title=${label} aria-expanded=${open ? "true" : "false"} aria-controls=${open ? foldId(key) : nothing} @click=${toggle}>
     ${icon("more")}<span class="unseen">${label}: ${about}</span></button>`;
+}
+
+// A model's name. It comes from a hub, so it may be anything: it is text, and it keeps its direction to itself.
+export function name(modelId, { link = true } = {}) {
+  const [org, model] = splitId(modelId);
+  const words = html`${org ? html`<span class="org"><bdi>${org}</bdi>/</span><wbr>` : nothing}<bdi class="model">${model}</bdi>`;
+  // One of the Hub's first years has no ORG, and no view of its own.
+  return link && org ? html`<a class="name" data-view href="/models/${modelPath(modelId)}">${words}</a>` : html`<span class="name">${words}</span>`;
 }

@@ -90,7 +90,7 @@ export function discover() {
     ${first ? welcome() : nothing}
     <form role="search" class="search" @submit=${(event) => { event.preventDefault(); set("q", [asks]); }}>
       <div class="search-field">${icon("discover")}
-        <input type="search" aria-label=${t.label} placeholder=${t.placeholder} maxlength="300" autocomplete="off" spellcheck="false"
+        <input type="search" aria-label=${t.label} placeholder=${t.placeholder} maxlength="200" autocomplete="off" spellcheck="false"
           .value=${live(asks)} @input=${(event) => set("q", [event.target.value])}>
         <kbd aria-hidden="true">/</kbd></div>
       ${filters(query, filtered)}

@@ -2,14 +2,13 @@
 
 import { get, modelPath, post, withQuery } from "../api.js";
 import * as f from "../format.js";
+import { keepLocalFresh } from "../local.js";
 import { fitFigures, fitWord } from "../parts/fit.js";
-import { getButton } from "../parts/get.js";
+import { gate, getButton } from "../parts/get.js";
 import { card } from "../parts/card.js";
-import { gate } from "../parts/gate.js";
 import { html, live, nothing } from "../parts/html.js";
 import { icon } from "../parts/icons.js";
-import { name } from "../parts/name.js";
-import { foldId, loading, paste, trouble, unfold } from "../parts/pieces.js";
+import { foldId, loading, name, paste, trouble, unfold } from "../parts/pieces.js";
 import { replaceQuery } from "../router.js";
 import { changed, state } from "../store.js";
 import { texts } from "../texts.js";
@@ -24,8 +23,8 @@ export function enterModel(route) {
 
 async function load(id, query) {
   const revision = query.get("revision");
-  const same = state.model?.id === id;
-  state.model = { id, info: same ? state.model.info : null, plan: null, error: null, busy: true };
+  const { info: before, fit } = state.model?.id === id ? state.model : { info: null, fit: null };
+  state.model = { id, info: before, fit, plan: null, error: null, busy: true };
   const mine = state.model;
   changed();
   try {
@@ -38,8 +37,14 @@ async function load(id, query) {
   }
   mine.busy = false;
   changed();
-  if (mine.info && !mine.error) await loadPlan(mine, revision);
+  if (mine.info && !mine.error && !isLocked(mine.info)) await loadPlan(mine, revision);
 }
+
+// Nobody may fetch it yet, so there is nothing to plan.
+const isLocked = (m) => m.access !== "open" && m.access !== "granted";
+
+// What the Hub says no to for good: to a button it would say the same.
+const REFUSED = new Set([401, 403, 404]);
 
 async function loadPlan(mine, revision) {
   try {
@@ -69,6 +74,7 @@ async function chooseContext(event) {
 }
 
 export function model() {
+  keepLocalFresh();
   const it = state.model;
   const id = state.route.model;
   const info = it?.info;
@@ -97,13 +103,12 @@ const headFacts = (m) =>
 function body(it, m) {
   const revision = state.route.query.get("revision");
   const here = m.local === null || revision ? null : m.local.complete ? "complete" : "partial";
-  const locked = m.access !== "open" && m.access !== "granted";
   return html`${m.stale || m.note ? html`<p class="asof warn">${m.stale ? texts.discover.stale(f.ago(m.age_s)) : nothing} ${m.note ?? nothing}</p>` : nothing}
     <div class="model-top">
       <section class="panel" aria-labelledby="h-get">
         <h2 id="h-get">${t.get}</h2>
-        ${locked ? gate(m, () => load(it.id, state.route.query)) : html`${planText(it)}
-          ${getButton(m.model_id, here, { big: true, size: it.plan?.fetch_bytes ?? m.size_bytes, options: revision ? { revision } : {} })}`}
+        ${isLocked(m) ? gate(m, () => load(it.id, state.route.query)) : html`${planText(it)}
+          ${REFUSED.has(it.planError?.status) && !here ? nothing : getButton(m.model_id, here, { big: true, size: it.plan?.fetch_bytes ?? m.size_bytes, options: revision ? { revision } : {} })}`}
         ${revisions(m)}
         <p class="links"><a href=${m.hub_url} target="_blank" rel="noopener noreferrer">${t.onHub}${icon("out")}</a></p>
       </section>
@@ -128,7 +133,7 @@ const contexts = (m, fit) =>
 
 function planText(it) {
   const p = it.plan;
-  if (!p) return it.planError ? html`<p class="muted">${it.planError.message}</p>` : html`<p class="muted">${t.planning}</p>`;
+  if (!p) return it.planError ? trouble(it.planError, () => load(it.id, state.route.query)) : html`<p class="muted">${t.planning}</p>`;
   return html`<dl class="plan">
       <div><dt>${t.fetch}</dt><dd>${f.bytes(p.fetch_bytes)} ${p.eta_s !== null ? html`<small>${t.takes(f.duration(p.eta_s))}</small>` : nothing}</dd></div>
       ${p.here_bytes > 0 ? html`<div><dt>${t.here}</dt><dd>${f.bytes(p.here_bytes)}</dd></div>` : nothing}
@@ -169,7 +174,7 @@ function variants(m) {
 }
 
 const use = (m) =>
-  m.use ? html`<section class="group" aria-labelledby="h-use"><h2 id="h-use">${texts.use.title}</h2>
+  m.use && m.local?.complete ? html`<section class="group" aria-labelledby="h-use"><h2 id="h-use">${texts.use.title}</h2>
     <div class="pastes">${paste(texts.use.mlx_lm, m.use.mlx_lm)}${paste(texts.use.python, m.use.python)}${paste(texts.use.hf, m.use.hf)}</div></section>` : nothing;
 
 function files(m) {

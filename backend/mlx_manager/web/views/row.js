@@ -1,6 +1,6 @@
 // One download: what it is doing, in words and figures, and what may be asked of it.
 
-import { get } from "../api.js";
+import { get, modelPath } from "../api.js";
 import { now, since } from "../clock.js";
 import * as f from "../format.js";
 import { ACTIVE, ENDED } from "../live.js";
@@ -9,8 +9,7 @@ import { bar, curve, thinBar } from "../parts/bar.js";
 import { capChoice } from "../parts/cap.js";
 import { html, nothing, repeat } from "../parts/html.js";
 import { icon } from "../parts/icons.js";
-import { name } from "../parts/name.js";
-import { foldId, ticked, told, unfold } from "../parts/pieces.js";
+import { foldId, name, ticked, told, unfold } from "../parts/pieces.js";
 import { changed, state } from "../store.js";
 import { texts } from "../texts.js";
 
@@ -114,9 +113,13 @@ function message(d) {
   return html`<p class="message ${waits ? "warn" : ""}"><span>${d.message}</span>${left !== null ? html` <span class="when">${t.until(left)}</span>` : nothing}</p>`;
 }
 
+// What the model's own view leads through.
+const BARRED = new Set(["gated_model", "access_denied", "token_missing", "token_rejected"]);
+
 const errorBox = (d) => html`<div class="callout callout-bad">
   ${icon("warn")}
-  <div><p><strong>${d.error}</strong></p>${d.advice ? html`<p>${ticked(d.advice)}</p>` : nothing}</div>
+  <div><p><strong>${d.error}</strong></p>${d.advice ? html`<p>${ticked(d.advice)}</p>` : nothing}
+    ${BARRED.has(d.error_code) ? html`<p><a data-view href="/models/${modelPath(d.model_id)}">${texts.get.how}</a></p>` : nothing}</div>
 </div>`;
 
 function details(d) {

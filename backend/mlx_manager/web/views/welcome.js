@@ -4,7 +4,7 @@ import * as f from "../format.js";
 import { fitWord } from "../parts/fit.js";
 import { getButton } from "../parts/get.js";
 import { html, nothing } from "../parts/html.js";
-import { name } from "../parts/name.js";
+import { name } from "../parts/pieces.js";
 import { state } from "../store.js";
 import { texts } from "../texts.js";
 
