@@ -49,6 +49,8 @@ def test_pause_resume_cancel_and_take_it_back(hub: HubServer, product: Product, 
     task = product.api.download(MODEL)
     page = open_page("/downloads")
     model = page.get_by_role("article", name=MODEL)
+    # Something that can be there afterwards has come.
+    expect(model.locator(".percent")).to_have_text(re.compile(r"^[1-9]"))
     model.get_by_role("button", name="Pause").press("Enter")
     expect(model).to_contain_text("Paused. All that was received is kept.")
     # The button became another one, in another list; whoever works with the keyboard is still at it.
