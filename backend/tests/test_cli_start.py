@@ -25,6 +25,7 @@ WANTED = ModelRequest(MODEL)
 
 WEB = {"fastapi", "starlette", "uvicorn", "mlx_manager.app", "mlx_manager.server"}
 DISCOVERY = {"markdown_it", "nh3", "mlx_manager.services.discovery"}
+SELDOM = WEB | DISCOVERY | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"}
 WORK = {"asyncio", "httpx2", "huggingface_hub", "pycurl", "sqlalchemy", "mlx_manager.wiring"}
 
 _RUN_AND_TELL = """
@@ -61,8 +62,11 @@ def imported(home: Home, *arguments: str) -> set[str]:
         (["version"], WEB | DISCOVERY | WORK | {"alembic", "hf_xet"}),
         (["--help"], WEB | DISCOVERY | WORK | {"alembic", "hf_xet"}),
         (["ls"], WEB | DISCOVERY | {"alembic", "hf_xet", "pycurl", "sqlalchemy"}),
-        (["ps"], WEB | DISCOVERY | {"alembic", "hf_xet", "huggingface_hub", "pycurl"}),
-        (["pull", MODEL, "--quiet"], WEB | DISCOVERY | {"alembic", "hf_xet"}),
+        (
+            ["ps"],
+            WEB | DISCOVERY | {"alembic", "hf_xet", "huggingface_hub", "pycurl", "sqlalchemy.dialects.postgresql"},
+        ),
+        (["pull", MODEL, "--quiet"], WEB | DISCOVERY | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"}),
     ],
     ids=lambda given: given[0] if isinstance(given, list) else "",
 )

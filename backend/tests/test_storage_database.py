@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, create_mock_engine, inspect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 
@@ -71,6 +72,15 @@ def test_the_partial_index_is_the_same_in_both(tmp_path: Path) -> None:
     (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'uq_downloads_in_flight'").fetchone()
     connection.close()
     assert made == str(CreateIndex(one_in_flight).compile(dialect=sqlite.dialect()))
+
+
+def test_postgresql_has_the_same_condition() -> None:
+    made: list[Any] = []
+    engine = create_mock_engine("postgresql+asyncpg://", lambda statement, *_: made.append(statement))
+    metadata.create_all(engine, checkfirst=False)
+    statements = [str(statement.compile(dialect=engine.dialect)) for statement in made]
+    (index,) = [statement for statement in statements if "uq_downloads_in_flight" in statement]
+    assert index.endswith("WHERE status NOT IN ('completed', 'failed', 'cancelled')")
 
 
 def test_sqlite_is_set_up_to_survive_a_kill(tmp_path: Path) -> None:
