@@ -353,37 +353,6 @@ def test_urls_that_live_shorter_than_the_download(desk: Bench) -> None:
     desk.check(jobs)
 
 
-# -- the network
-
-
-def test_the_network_goes_and_comes_back(desk: Bench) -> None:
-    jobs = desk.add({"a.bin": MIB, "b.bin": MIB})
-    desk.hub.fault(Fault.stall(after=30 * KIB), where="cdn", nth=range(5, 9))
-    transfer = desk.start(jobs, PATIENT)
-    until(lambda: transfer.sample().downloaded_bytes > 200 * KIB)
-    desk.hub.network_down()
-    sample = told(transfer, Phase.RETRYING)
-    assert "the connection was refused" in sample.message or "reset" in sample.message
-    assert sample.deadline is not None
-    until(lambda: "try in a row" in transfer.sample().message)
-    stood = transfer.sample().downloaded_bytes
-    desk.hub.network_up()
-    sample = finish(transfer)
-    desk.check(jobs)
-    assert sample.received_bytes >= 2 * MIB > stood
-
-
-def test_a_cdn_that_is_gone_is_asked_for_anew(desk: Bench) -> None:
-    """The address that was given leads to a host that is down: the Hub may know another."""
-    jobs = add(desk)
-    desk.hub.network_down("cdn")
-    transfer = desk.start(jobs)
-    desk.hub.wait_for(3, where="resolve")
-    desk.hub.network_up("cdn")
-    finish(transfer)
-    desk.check(jobs)
-
-
 @pytest.mark.parametrize("connections", [1, 4, 16])
 def test_everything_at_once(desk: Bench, connections: int) -> None:
     jobs = desk.add({"a.bin": MIB, "b.bin": 300 * KIB, "c.txt": 100 * KIB}, lfs={"a.bin": True, "b.bin": True})

@@ -73,6 +73,16 @@ def test_the_last_piece_is_shared_with_connections_that_have_nothing_to_do(desk:
     assert desk.hub.bytes_sent() < 4 * MIB * 1.5
 
 
+def test_a_rest_is_shared_while_its_connection_is_young(desk: Bench) -> None:
+    """Half a second in all: who waited for a long look at the rate would share nothing."""
+    jobs = desk.add({"model.safetensors": 4 * MIB})
+    desk.hub.fault(Fault.rate(8 * MIB), where="cdn")
+    transfer = desk.transfer(jobs, replace(LIMITS, piece_bytes=16 * MIB, split_worth_s=0.1))
+    transfer.start()
+    finish(transfer)
+    assert len(desk.hub.ranges("model.safetensors")) > 2, "the question where it is, the file, and nobody helped"
+
+
 def test_a_line_that_dies_every_few_bytes_gets_to_the_end_with_hardly_a_byte_twice(desk: Bench) -> None:
     jobs = desk.add({"model.safetensors": 24 * MIB})
     desk.hub.fault(Fault.reset(after=MIB), where="cdn")

@@ -72,3 +72,18 @@ def test_a_rate_that_collapses_halves_it() -> None:
 
 def test_a_window_in_which_connections_were_idle_tells_nothing() -> None:
     assert Line(most=1e9, each=1e6).run(5, busy=False) == 8
+
+
+def test_on_a_distant_line_it_is_not_judged_before_it_can_bring_anything() -> None:
+    """Each connection that is added needs 0.4 s for its way there, and brings as much as the others from then on."""
+    parallelism = Parallelism(first=8, most=32)
+    parallelism.answered(0.4)
+    now, received, working = 100.0, 0.0, [(100.0, 8)]
+    for _ in range(40):
+        now += 0.1
+        received += sum(0.1e6 * count for since, count in working if now >= since)
+        before = parallelism.allowed
+        parallelism.note(now, int(received), 0, busy=True)
+        if parallelism.allowed > before:
+            working.append((now + 0.4, parallelism.allowed - before))
+    assert parallelism.allowed == 32

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+NEAR_FAILURES = 40
+
 
 @dataclass(slots=True)
 class Backoff:
@@ -15,11 +17,14 @@ class Backoff:
     failures: int = 0
     _random: random.Random = field(default_factory=random.Random)
 
-    def failed(self) -> float:
+    def failed(self, near_s: float | None = None) -> float:
         """Count one more failure; the seconds to wait, half to the whole of a step that grows by half: a network that
-        is back is noticed before as much time again has passed."""
+        is back is noticed before as much time again has passed. ``near_s``: the most that a step may be at first, for
+        some forty failures in a row, and five times as much after them."""
         self.failures += 1
         step: float = min(self.max_s, self.first_s * 1.5 ** min(self.failures - 1, 40))
+        if near_s is not None:
+            step = min(step, near_s if self.failures <= NEAR_FAILURES else near_s * 5)
         return step * self._random.uniform(0.5, 1.0)
 
     def worked(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlx_manager.errors import (
@@ -19,7 +20,7 @@ from mlx_manager.errors import (
     TransferError,
 )
 from mlx_manager.services.transfer.answers import Redirect, Refusal, Verdict
-from mlx_manager.services.transfer.extents import WorkList
+from mlx_manager.services.transfer.extents import Extents, WorkList
 from mlx_manager.services.transfer.fetch import Fetch
 from mlx_manager.services.transfer.gathering import Gathering, Stage, Trouble
 from mlx_manager.services.transfer.limits import TransferLimits
@@ -157,6 +158,8 @@ class Connections:
 
     def bytes_came(self, fetch: Fetch, count: int, wanted: int) -> None:
         file = fetch.file
+        if fetch.received == count:
+            self._parallelism.answered(fetch.last_byte_at - fetch.began_at)
         self.received += count
         waits = [throttle.took(count) for throttle in self._throttles]  # each of them counts it
         if any(waits) and fetch.exchange is not None:
@@ -172,7 +175,15 @@ class Connections:
         file.backoff.worked()
         if file.trouble is not None and file.trouble.until <= fetch.last_byte_at:
             self._log.info("%s: going on after: %s", file.job.path, file.trouble.reason)
-            file.trouble = None
+            back, file.trouble = file.trouble.unreachable, None
+            if back:
+                self._network_is_back(fetch.last_byte_at)
+
+    def _network_is_back(self, now: float) -> None:
+        """For one file; so the others need not wait out their time."""
+        for other in self._stages.open:
+            if other.trouble is not None and other.trouble.unreachable and other.trouble.until > now:
+                other.trouble = replace(other.trouble, until=now)
 
     def bytes_written(self, fetch: Fetch) -> None:
         self._stages.wrote(fetch.file)
@@ -241,13 +252,16 @@ class Connections:
             return
         if resolve_again or file.source.has_mirrors:
             file.source.resolve_again(fetch.address)
+        # To be refused at the door costs nobody anything, and a network that is back should be seen soon.
+        unreachable = isinstance(error, SourceUnreachable)
+        near = self._limits.backoff_near_s if unreachable else None
         # Connections that fail side by side are one failure: the first one's wait covers them.
-        wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed()
+        wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed(near)
         until = now + max(wait, asked or 0.0)
         if file.trouble is not None and file.trouble.until >= until:
             self._log.debug("%s besides", error.detail.rstrip("."))
             return
-        file.trouble = Trouble(error.detail, until, file.backoff.failures, limited, error.advice)
+        file.trouble = Trouble(error.detail, until, file.backoff.failures, limited, error.advice, unreachable)
         if limited:
             self._limited[fetch.address.host] = file.trouble
         if limited or isinstance(error, SourceBusy):
@@ -344,8 +358,11 @@ class Connections:
         file = fetch.file
         file.active -= 1
         if file.stage is Stage.FETCHING:
-            taken = [other.missing for other in self._fetches if other.file is file]
-            file.work = WorkList(_without(file.part.have.gaps(file.job.size), taken))
+            missing = Extents(file.part.have.gaps(file.job.size))
+            for other in self._fetches:
+                if other.file is file:
+                    missing.remove(*other.missing)
+            file.work = WorkList(missing)
 
     def close(self) -> None:
         """Cease at once; what was received is written."""
@@ -359,10 +376,3 @@ class Connections:
     def _fail(self, error: MlxManagerError) -> None:
         """Errors must not be raised through libcurl; the loop raises this one in its next round."""
         self._failure = self._failure or error
-
-
-def _without(gaps: list[tuple[int, int]], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """``gaps`` less the ranges that somebody is fetching."""
-    for start, end in taken:
-        gaps = [part for a, b in gaps for part in ((a, min(b, start)), (max(a, end), b)) if part[0] < part[1]]
-    return gaps

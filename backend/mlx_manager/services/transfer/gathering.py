@@ -40,6 +40,7 @@ class Trouble:
     tries: int
     rate_limited: bool
     advice: str | None = None
+    unreachable: bool = False
 
 
 class Gathering:

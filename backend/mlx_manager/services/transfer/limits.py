@@ -15,8 +15,8 @@ class TransferLimits:
     which a connection is replaced; it doubles up to ``stall_max_s`` while that does not help. ``sync_every_s``: how
     often received bytes are made durable and journaled, so the most that a crash can cost; the first time, after
     ``first_sync_s``, is early, so that the disk has begun when a fast line has ended. ``open_files``: how many
-    files have descriptors at a time, two each. ``refusals``: fresh addresses asked for in a row without a range from
-    any of them.
+    files have descriptors at a time, two each. ``backoff_near_s``: the most between two tries of a host that cannot be
+    reached, for about a minute. ``refusals``: fresh addresses asked for in a row without a range from any of them.
 
     ``connections`` is the most of one download; it begins with ``first_connections`` and adapts. A connection that
     brings less than ``lag_share`` of what its siblings bring, for as long as a piece should take (``lag_least_s`` to
@@ -39,6 +39,7 @@ class TransferLimits:
     min_rate_bps: float = 1024.0
     backoff_first_s: float = 0.5
     backoff_max_s: float = 60.0
+    backoff_near_s: float = 2.0
     first_sync_s: float = 0.1
     sync_every_s: float = 1.0
     hash_attempts: int = 3

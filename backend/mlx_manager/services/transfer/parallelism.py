@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_WINDOW_S = 0.2
+FIRST_WINDOW_S = 0.15
 WINDOW_S = 0.6
 BETTER = 1.1
 COLLAPSED = 0.4
 PROBE_AGAIN_S = 15.0
 CALM_S = 10.0
+MOST_WAY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +37,26 @@ class Parallelism:
         self._hold_until = 0.0
         self._starting = True
         self._window: tuple[float, int, int] | None = None
+        self._way_s = 0.0
+        self._settled_at = 0.0
 
     def note(self, now: float, received: int, requests: int, *, busy: bool) -> None:
         """``busy``: every allowed connection is in use and nothing else holds it back; otherwise the window tells
         nothing. ``now`` in seconds of a steady clock."""
-        if not busy or self._window is None:
+        if not busy or self._window is None or now < self._settled_at:
             self._window = (now, received, requests)
             return
         began, bytes_before, requests_before = self._window
-        if now - began < (FIRST_WINDOW_S if self._starting else WINDOW_S):
+        if now - began < (max(FIRST_WINDOW_S, self._way_s) if self._starting else WINDOW_S):
             return
         pace = Pace((received - bytes_before) / (now - began), (requests - requests_before) / (now - began))
         self._window = (now, received, requests)
         self._judge(now, pace)
+
+    def answered(self, after_s: float) -> None:
+        """A request's first byte came so long after the request. For as long nothing is to be seen of a connection
+        that is added, least of all on a distant line: to judge it before would take back what pays."""
+        self._way_s = min(MOST_WAY_S, max(self._way_s, after_s))
 
     def refused(self, now: float) -> None:
         """The source said that it is too much: 429, or 503."""
@@ -72,6 +80,7 @@ class Parallelism:
             self._before = (self.allowed, pace)
             step = self.allowed if self._starting else max(1, self.allowed // 2)
             self.allowed = min(self.most, self.allowed + step)
+            self._settled_at = now + self._way_s
         else:
             self._before = None
 

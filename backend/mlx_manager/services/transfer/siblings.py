@@ -11,6 +11,7 @@ from mlx_manager.services.transfer.fetch import Fetch
 from mlx_manager.services.transfer.limits import TransferLimits
 
 PACE_S = 0.6
+LEAST_PACE_S = 0.15
 MOVING_WITHIN_S = 0.3
 TELLING_BYTES = 512 * 1024
 """A shorter fetch says more about round trips than about bytes."""
@@ -64,7 +65,9 @@ class Siblings:
             rest = fetch.end - fetch.position
             if rest < self._limits.split_bytes or not isinstance(fetch.verdict, Range) or fetch.superfluous:
                 continue
-            pace = fetch.pace_bps(now, PACE_S) or self.typical_bps
+            # A young one is judged by its life so far: on a capped line half of it would be over before it has an age.
+            window = min(PACE_S, max(LEAST_PACE_S, 0.99 * (now - fetch.began_at)))
+            pace = fetch.pace_bps(now, window) or self.typical_bps
             if pace and rest / pace > best_s:
                 best, best_s = fetch, rest / pace
         return best
