@@ -14,6 +14,8 @@ DEFAULT_CONTEXT = 4096
 MOST_CONTEXT = 10_000_000
 TIGHT_FROM = 0.85
 """From this share of the usable memory on, other programs will feel it."""
+# No token's memory is near this; whoever says so says nothing of use.
+_ABSURD = 1 << 40
 # mlx-lm reads a prompt in steps of so many tokens.
 _PREFILL_STEP = 2048
 _BASE_WORK = 64 << 20
@@ -76,6 +78,8 @@ def judge(
 ) -> Fit:
     """``config`` None or without its form: the cache is estimated from the number of parameters. ``context``: tokens;
     by default 4096, or all that the model takes if that is less."""
+    if config is not None and (config.kv_bytes(KV_STEP, 1) or 0) > _ABSURD:
+        config = None
     most = config.context_length if config else None
     if context is None:
         context = min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
