@@ -43,8 +43,10 @@ def on_foot(page: Page, until: str, *, most: int = 60) -> None:
 
 
 def looked_at(page: Page, name: str) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, f"{name}\n{found.generate_report()}"
+    """By axe too, but not enlarged: what it knows of that are the same elements as on the phone."""
+    if "enlarged" not in name:
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{name}\n{found.generate_report()}"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
     page.screenshot(path=PICTURES / f"view-{name}.png")
 

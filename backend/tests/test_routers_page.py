@@ -16,7 +16,7 @@ from mlx_manager.routers.page import site
 
 VIEWS = ["/", "/discover", "/downloads", "/library", "/settings", "/models/mlx-community/Qwen3-0.6B-4bit"]
 WEB = Path(__file__).resolve().parents[1] / "mlx_manager" / "web"
-MOST_BYTES = 60_000
+MOST_BYTES = 60 * 1024
 # Of the files as they are in the package lit-html 3.3.3; scripts/vendor.sh puts them there.
 VENDORED = {
     "LICENSE": "2b66f9390afde29edfe4314daff93f01fb182e1178053e228120178987e5db75",
@@ -84,8 +84,8 @@ def test_every_import_leads_to_a_file(api: Api) -> None:
 
 
 def test_the_page_is_light() -> None:
-    """What a browser fetches, gzipped; without the licence and the large icon."""
-    sent = [asset.packed for asset in (*site().assets.values(), *site().named.values()) if asset.packed]
+    """All files as they are sent: gzipped, or as they are where that does not help."""
+    sent = [asset.packed or asset.body for asset in (*site().assets.values(), *site().named.values())]
     assert sum(map(len, sent)) < MOST_BYTES
 
 
