@@ -44,7 +44,8 @@ HERE, THERE = "This machine", "The Hub"
 ON_DISK_S = 10.0
 HUB_S = 5.0
 """Or less, where MLX_MANAGER_HUB_TIMEOUT_S says so: a person waits here."""
-SERVER_S = 3.0
+SERVER_S = 6.0
+"""A `pull` that nobody joined so far has the web framework to import first, which takes seconds on a busy machine."""
 USER_AGENT = f"mlx-manager/{__version__}"
 
 

@@ -86,8 +86,9 @@ class ApiClient:
         self._http.close()
 
     def health(self) -> dict[str, Any]:
-        """Answered at once by any server that is well."""
-        return self._call("GET", "/health", timeout=2.0)
+        """Answered at once by any server that is well; by a `pull` that nobody joined so far when it has imported what
+        it takes, which is seconds on a busy machine."""
+        return self._call("GET", "/health", timeout=5.0)
 
     def system(self) -> dict[str, Any]:
         """Who answers there: version, pid, data_dir, cache and more."""
