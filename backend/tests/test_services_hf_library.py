@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from fakes.hub_server import HubServer
+from fakes.hub_server import Blob, Fault, HubServer
 from hub_cache import (
     FILES,
     REPO,
     SHARDS,
+    environment,
     everything,
     fetch,
     hf,
@@ -201,23 +206,70 @@ def test_what_is_missing_is_named(hub: HubServer, cache: HfCache) -> None:
     assert (revision.missing_files, revision.missing_bytes) == (2, 7000 + len(SHARDS["README.md"]))
 
 
-def test_counts_and_sizes_are_those_of_hf_cache_ls(hub: HubServer, cache: HfCache) -> None:
-    for repo in (REPO, "org/Shards"):
-        hf(hub, cache.cache_dir, "download", repo)
-    hub.commit("org/Shards", {"more.json": "{ }"}, keep=True, branch="more")
-    hf(hub, cache.cache_dir, "download", "org/Shards", "--revision", "more")
-    told = scanned(hub, cache.cache_dir)
-    assert told == {
-        "total": cache.library().size_bytes,
+def counted(cache: HfCache) -> dict[str, Any]:
+    """As `scanned` tells of it: all but what is not whole, of which `hf` does not speak."""
+    library = cache.library()
+    return {
+        "total": library.size_bytes - sum(model.partial_bytes for model in library.models),
         "models": {
             model.repo_id: {
-                "size": model.size_bytes,
+                "size": model.size_bytes - model.partial_bytes,
                 "revisions": sorted([r.commit, r.size_bytes, r.files, list(r.refs)] for r in model.revisions),
                 "used_at": model.last_used_at,
             }
-            for model in cache.local()
+            for model in library.models
         },
     }
+
+
+def test_counts_and_sizes_are_those_of_hf_cache_ls(hub: HubServer, cache: HfCache) -> None:
+    for repo in (REPO, "org/Shards"):
+        hf(hub, cache.cache_dir, "download", repo)
+    more = hub.commit("org/Shards", {"more.json": "{ }"}, keep=True, branch="more")
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--revision", "more")
+    assert scanned(hub, cache.cache_dir) == counted(cache)
+    # A commit that no branch stands for here, and a branch that stands for one that is here already.
+    hub.commit("org/Shards", {"README.md": "# New"}, keep=True, branch="more")
+    newest = hub.repo("org/Shards").commit("more").sha
+    hf(hub, cache.cache_dir, "download", "org/Shards", "--revision", newest)
+    (root_of(cache) / "refs" / "stable").write_text(more)
+    # What else people keep in such a cache, and what their systems leave in it.
+    for other in ("datasets--org--Data", "spaces--org--App"):
+        shutil.copytree(root_of(cache), cache.cache_dir / other, symlinks=True)
+    (cache.cache_dir / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    (root_of(cache) / "snapshots" / ".DS_Store").write_bytes(b"x" * 6148)
+    told, ours = scanned(hub, cache.cache_dir), counted(cache)
+    assert told["models"].pop("dataset/org/Data")["size"] == told["models"].pop("space/org/App")["size"]
+    assert told["models"] == ours["models"]
+    assert told["total"] == ours["total"] + 2 * ours["models"]["model/org/Shards"]["size"]
+    assert [len(model["revisions"]) for model in ours["models"].values()] == [1, 3]
+
+
+def until(seen: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 20
+    while not seen():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+
+def test_what_hf_left_half_done_is_no_more_here_than_there(hub: HubServer, cache: HfCache) -> None:
+    hub.add_model("org/Half", {"config.json": "{}", "model.safetensors": Blob(4 << 20)})
+    held = hub.fault(Fault.stall(after=1 << 20), where="cdn", repo="org/Half", path="model.safetensors")
+    command = [str(Path(sys.executable).with_name("hf")), "download", "org/Half"]
+    with subprocess.Popen(command, env=environment(hub, cache.cache_dir), stderr=subprocess.DEVNULL) as child:
+        try:
+            until(lambda: held.hits > 0 and any((root_of(cache, "org/Half") / "blobs").glob("*.incomplete")))
+            until(lambda: any((root_of(cache, "org/Half") / "snapshots").glob("*/config.json")))
+        finally:
+            child.kill()
+    held.clear()
+    model = only(cache)
+    assert not model.complete
+    assert scanned(hub, cache.cache_dir) == counted(cache)
+    # The next one leaves the orphan of the first behind: the model is whole all the same.
+    hf(hub, cache.cache_dir, "download", "org/Half")
+    assert scanned(hub, cache.cache_dir) == counted(cache)
+    assert only(cache).complete
 
 
 # -- what is discarded
