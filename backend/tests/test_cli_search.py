@@ -25,7 +25,7 @@ def hub() -> Iterator[HubServer]:
 def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) -> None:
     home = Home(tmp_path, hub.url)
     heads, llama, qwen = home.run("search", "--sort", "downloads").lines
-    assert heads.split() == ["MODEL", "PARAMS", "QUANT", "SIZE", "HERE?", "DOWNLOADS", "LICENCE"]
+    assert heads.split() == ["MODEL", "PARAMS", "QUANT", "SIZE", "HERE?", "ACCESS", "DOWNLOADS", "LICENCE"]
     assert llama.split()[:5] == ["mlx-community/Llama-8B-4bit", "8B", "4-bit", "4.5", "GB"]
     assert llama.split()[-2:] == ["12.3k", "apache-2.0"]
     assert qwen.split() == [
@@ -37,16 +37,19 @@ def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) ->
             "GB",
             "too",
             "large",
+            "gated",
             "3",
             "apache-2.0",
-            "(gated)",
         )
     ]
     told = json.loads(home.run("search", "llama", "--quant", "4", "--json").out)
     assert [one["model_id"] for one in told["models"]] == ["mlx-community/Llama-8B-4bit"]
     nothing = home.run("search", "🤗 nothing")
     assert (nothing.code, nothing.out) == (0, "")
-    assert "try fewer words" in nothing.err
+    assert "try fewer words" in nothing.err and "search --all" in nothing.err
+    everything = home.run("search", "--all", "🤗 nothing").err
+    assert "try fewer words" in everything and "--all" not in everything
+    assert "ACCESS" not in home.run("search", "llama").lines[0], "a column without a word is left out"
     wrong = home.run("search", "--sort", "nonsense")
     assert (wrong.code, "sort" in wrong.err) == (2, True)
     with_no_hub = hub.fault(Fault.status(502), "search")
@@ -60,7 +63,7 @@ def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) ->
 
 def test_on_a_screen_it_says_what_comes_next(hub: HubServer, tmp_path: Path) -> None:
     home = Home(tmp_path, hub.url)
-    with home.on_terminal("search", "--sort", "downloads", columns=60) as screen:
+    with home.on_terminal("search", "--sort", "downloads", columns=68) as screen:
         assert screen.wait() == 0
     assert re.search(r"^mlx-\S*…\S*-8B-4bit +8B +4-bit +4.5 GB +fits", screen.text, re.MULTILINE)
     assert "mlx-manager show MODEL" in screen.text

@@ -30,6 +30,7 @@ def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> Non
         Column("QUANT"),
         Column("SIZE", right=True),
         Column("HERE?"),
+        Column("ACCESS"),
         Column("DOWNLOADS", right=True, yields=True),
         Column("LICENCE", yields=True),
     ]
@@ -38,6 +39,8 @@ def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> Non
         out.line(line, whole=True)
     if page["note"]:
         notes.line(page["note"])
+    if not page["models"] and wish.get("mlx") is not False:
+        notes.line("`mlx-manager search --all` looks beyond MLX.")
     if page["models"] and out.width is not None:
         notes.line("`mlx-manager show MODEL` tells all of one, `mlx-manager pull MODEL` downloads it.")
         if any(one["model_id"] not in line for one, line in zip(page["models"], lines[1:], strict=True)):
@@ -55,6 +58,7 @@ def _row(hit: Mapping[str, Any]) -> list[str]:
         hit["quant"]["label"] if hit["quant"] else "",
         f"~{size}" if hit["size_is_estimate"] else size,
         here,
+        "gated" if hit["gated"] else "",
         words.amount(hit["downloads"]),
-        f"{hit['licence'] or ''}{' (gated)' if hit['gated'] else ''}",
+        hit["licence"] or "",
     ]
