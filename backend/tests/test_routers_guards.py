@@ -160,11 +160,36 @@ def test_a_large_body_that_does_not_say_so_is_not_read_to_its_end(api: Api) -> N
         connection.request(
             "POST", f"{MODELS}/download", chunks, {"Content-Type": "application/json"}, encode_chunked=True
         )
+        assert connection.getresponse().status == 413
     except (BrokenPipeError, ConnectionResetError):
         # It hung up on us in the middle: that is what is wanted.
         return
     finally:
         connection.close()
+
+
+def test_a_large_body_that_says_so_is_not_waited_for(api: Api) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", _port(api), timeout=10)
+    connection.putrequest("POST", f"{MODELS}/download")
+    connection.putheader("Content-Length", str(64 * 1024 + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413, "before a byte of it was sent"
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_a_body_must_say_that_it_is_json(api: Api, kind: str) -> None:
+    """A page of another site can send the others without asking first."""
+    raw = b'{"model_id": "test-org/none"}'
+    answer = api.call("POST", f"{MODELS}/download", raw=raw, headers={"Content-Type": kind})
+    assert (answer.status, answer.json["code"]) == (422, "invalid_request"), answer
+
+
+def test_not_even_our_own_page_gets_a_cors_header(api: Api) -> None:
+    own = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}
+    for method, more in (("GET", {}), ("OPTIONS", {"Access-Control-Request-Method": "POST"})):
+        answer = api.call(method, "/health", headers=own | more)
+        assert not [name for name in answer.headers if name.startswith("access-control-")], answer
 
 
 def test_a_body_of_the_most_that_is_allowed(api: Api) -> None:

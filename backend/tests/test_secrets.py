@@ -139,3 +139,13 @@ def _assert_nowhere(home: Home, hub: HubServer, heard: list[str], secrets: dict[
 def _echo(text: str) -> bool:
     """What somebody sent is said back to them alone: that nothing is there, or that it is no name."""
     return text.startswith('{"type":"urn:mlx-manager:problem:') and ('"not_found"' in text or '"invalid_' in text)
+
+
+def test_a_mirror_is_asked_without_the_token(tmp_path: Path, hub: HubServer) -> None:
+    with HubServer() as mirror:
+        home = Home(tmp_path, hub.url, {"HF_TOKEN": TOKEN, "MLX_MANAGER_MIRRORS": mirror.url})
+        # The Hub's own bytes are barred, so the mirror is asked, then the store.
+        assert home.run("pull", BARRED).code == 0
+        asked = mirror.requests()
+    assert asked, "somebody else was asked"
+    assert not [request for request in asked if TOKEN in f"{request.headers} {request.target}"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -197,3 +199,17 @@ def test_few_places_are_remembered() -> None:
 def test_where_a_client_is(address: str | None, place: str, here: bool) -> None:
     assert place_of(address) == place
     assert is_here(place) is here
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "x.y", f"{'9' * 10}.{'0' * 64}", "é.é"])
+def test_whatever_is_wrong_both_comparisons_are_made_and_take_their_constant_time(tmp_path: Path, wrong: str) -> None:
+    access = Access(tmp_path)
+    access.start()
+    called: list[object] = []
+    sys.setprofile(lambda frame, event, what: called.append(what) if event == "c_call" else None)
+    try:
+        admitted = access.admits(wrong)
+    finally:
+        sys.setprofile(None)
+    assert not admitted
+    assert called.count(hmac.compare_digest) == 2

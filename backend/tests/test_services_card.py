@@ -51,6 +51,8 @@ def test_a_card_reads_as_it_was_meant() -> None:
         "<link rel=stylesheet href=//evil><meta http-equiv=refresh content=0><base href=//evil>",
         "<math><mtext></p><img src onerror=alert(1)></math>",
         "<noscript><p title='</noscript><img src=x onerror=alert(1)>'></noscript>",
+        # Another name of img for a browser.
+        "<image src=//evil/spy.png>",
         "<img alt='<script>alert(1)</script>' src=x>",
         "![<b onclick=alert(1)>](x)",
         "<a href='vbscript:x' target=_top>x</a><video src=//evil autoplay></video><object data=//evil></object>",
