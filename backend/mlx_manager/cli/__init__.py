@@ -1,10 +1,11 @@
-"""The command line. Always a client of the HTTP API: of the server that runs, or of one that it runs itself."""
+"""The command line. Always a client: of the server that runs, over HTTP, or of one that it runs itself."""
 
 from __future__ import annotations
 
 import gc
 
 USUAL_GC = gc.get_threshold()
+"""How often Python looks for cycles by itself: for what runs for days."""
 
 
 def main() -> None:
