@@ -23,6 +23,10 @@ GATED = "mlx-community/gemma-3-27b-it-qat-4bit"
 PHONE = {"width": 320, "height": 640}
 ENLARGED = {"width": 640, "height": 430}
 """What is left of a window of 1280 by 860 at 200 %."""
+CUT_OFF = """() => [...document.querySelectorAll("main :is(a, button, select, input, td)")]
+  .filter((one) => !one.closest(".filters"))
+  .filter((one) => one.getBoundingClientRect().right > one.closest(".row, .panel, main").getBoundingClientRect().right)
+  .map((one) => one.outerHTML)"""
 SHOWS_FOCUS = """() => {
   const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
   const ringed = [one, one.nextElementSibling].some((it) => it && getComputedStyle(it).outlineStyle !== "none");
@@ -48,6 +52,7 @@ def looked_at(page: Page, name: str) -> None:
         found = Axe().run(page)
         assert found.violations_count == 0, f"{name}\n{found.generate_report()}"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    assert page.evaluate(CUT_OFF) == [], name
     page.screenshot(path=PICTURES / f"view-{name}.png")
 
 
