@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fakes.hub_client import fetch, follow
 
 # What a server that has ended leaves in its own folder.
-DATA_LEFT = {"lock", "logs", "mlx-manager.db", "mlx-manager.db-shm", "mlx-manager.db-wal"}
+DATA_LEFT = {"library.json", "lock", "logs", "mlx-manager.db", "mlx-manager.db-shm", "mlx-manager.db-wal"}
 
 
 @dataclass(frozen=True, slots=True)
