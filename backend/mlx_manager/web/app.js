@@ -103,6 +103,7 @@ const enter = (route) => VIEWS[route.view].enter(route);
 onChange(show);
 startRouter();
 onEnter(enter);
+root.replaceChildren();
 show();
 startNews();
 enter(state.route);

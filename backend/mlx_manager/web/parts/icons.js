@@ -24,10 +24,5 @@ const paths = {
 export const icon = (name) =>
   html`<svg class="icon" viewBox="0 0 20 20" aria-hidden="true" focusable="false">${paths[name]}</svg>`;
 
-// The mark: layers that fill up.
-export const mark = () => html`<svg class="mark" viewBox="0 0 32 32" aria-hidden="true" focusable="false">
-  <rect width="32" height="32" rx="8" class="mark-ground" />
-  <rect x="6" y="5.5" width="11" height="5" rx="1.6" class="mark-layer" />
-  <rect x="6" y="13.5" width="20" height="5" rx="1.6" class="mark-layer" />
-  <rect x="6" y="21.5" width="20" height="5" rx="1.6" class="mark-layer" />
-</svg>`;
+// The mark, layers that fill up, is in index.html: there it is seen before any script has come.
+export const mark = () => html`<svg class="mark" aria-hidden="true" focusable="false"><use href="#mark" /></svg>`;
