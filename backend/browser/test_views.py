@@ -6,7 +6,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from conftest import PATIENCE_MS, PICTURES, WIDE, Open, Product
 from fakes.hub_server import Fault, HubServer, mlx_model_files
@@ -137,6 +137,24 @@ def test_a_model_is_deleted_with_its_plan_first(hub: HubServer, product: Product
     dialog.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", name="No model is here yet.")).to_be_visible()
     assert not list(product.cache.glob("models--*"))
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_what_is_seen_before_the_scripts_stands_where_it_stays(
+    size: dict[str, int], browser: Browser, product: Product
+) -> None:
+    context = browser.new_context(viewport=size)
+    page = context.new_page()
+    page.route("**/app.js", lambda route: route.abort())
+    page.goto(f"{product.url}/downloads")
+    first = page.locator(".brand").bounding_box()
+    page.unroute("**/app.js")
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert first is not None
+    assert page.locator(".brand").bounding_box() == first
+    assert first["y"] < 40
+    context.close()
 
 
 def test_the_theme_is_kept(open_page: Open) -> None:
