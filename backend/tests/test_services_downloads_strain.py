@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.event import listens_for
 
-from fakes.workshop import PATIENCE_S, House, come_true, house
+from fakes.workshop import PATIENCE_S, TOTAL, House, come_true, house
 from mlx_manager.domain.events import Event, EventKind
 from mlx_manager.domain.states import Desire, Phase, Status
 from mlx_manager.errors import (
@@ -180,6 +180,57 @@ async def test_a_ledger_that_fails_stops_no_download(file: Path, caplog: pytest.
         assert (await home.manager.get(download.task_id)).message == "Paused. All that was received is kept."
         levels = [record.levelname for record in caplog.records if "tried again" in record.getMessage()]
         assert levels.count("ERROR") == 1, "told once"
+
+
+async def test_each_says_so_from_the_beginning_of_the_trouble_to_its_end_also_at_rest(file: Path) -> None:
+    async with house(file, capacity=1, tick_s=0.02, save_every_s=0.02) as home:
+        paused, _ = await home.running("org/paused")
+        await home.manager.pause(paused.task_id)
+        running, turn = await home.running("org/running")
+        queued = await home.request("org/queued")
+        everyone = [one.task_id for one in (paused, running, queued)]
+
+        def say_so() -> list[bool]:
+            newest = [home.bus.newest(task_id) for task_id in everyone]
+            return [event is not None and "could not be written" in event.snapshot["message"] for event in newest]
+
+        assert say_so() == [False] * 3
+        with _locked(home):
+            turn.sizes()
+            await come_true(lambda: all(say_so()))
+            assert home.manager.trouble is not None
+        await come_true(lambda: not any(say_so()))
+        assert home.manager.trouble is None
+
+
+async def test_one_that_ends_meanwhile_says_how_and_nothing_that_would_stay(file: Path) -> None:
+    async with house(file, tick_s=0.02, save_every_s=0.02) as home:
+        download, turn = await home.running()
+        with _locked(home):
+            turn.sizes()
+            await come_true(lambda: home.manager.trouble is not None)
+            turn.progress(TOTAL)
+            turn.verify()
+            turn.finish()
+            end = await home.until_status(download.task_id, "completed")
+            assert end.snapshot["message"].endswith("every byte verified.")
+            assert (await home.manager.last_event(download.task_id)).snapshot == end.snapshot
+        await come_true(lambda: home.row(download.task_id).status is Status.COMPLETED)
+
+
+async def test_the_trouble_ends_with_the_last_that_it_was_about(file: Path) -> None:
+    """Another worker had taken over what could not be written, and nobody was left to find out that it can be."""
+    async with house(file, tick_s=0.02, save_every_s=0.02) as home:
+        paused, _ = await home.running("org/paused")
+        await home.manager.pause(paused.task_id)
+        _, turn = await home.running("org/lost")
+        with _locked(home):
+            turn.sizes()
+            await come_true(lambda: home.manager.trouble is not None)
+            turn.fail(DownloadSuperseded("Another one has it."))
+            await come_true(lambda: home.manager.trouble is None)
+            assert (await home.manager.get(paused.task_id)).message == "Paused. All that was received is kept."
+            await home.until(paused.task_id, lambda shown: shown["message"] == "Paused. All that was received is kept.")
 
 
 async def test_what_the_ledger_can_not_take_is_not_accepted(file: Path) -> None:

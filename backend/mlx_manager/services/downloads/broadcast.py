@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from mlx_manager.domain.download import Download, aged, beside
 from mlx_manager.domain.events import EventKind
@@ -55,19 +55,27 @@ class Broadcast:
 
     def now(self, live: Live) -> Download:
         """The download as of this moment: what its worker said last, what the clock made of it since; where it
-        cannot be written down, that too."""
+        cannot be written down, that too. One that is at its end says no more than how it ended: nobody would ever
+        take back what was told beside it."""
         shown = live.download
         if live.run is not None and shown.status.is_active:
             shown = aged(shown, max(0.0, self._steady() - live.heard_at))
-        if (trouble := self._ledger.trouble) is not None:
+        if (trouble := self._ledger.trouble) is not None and not shown.status.is_terminal:
             shown = beside(shown, f"{trouble.detail} It is tried again.", trouble.advice)
         return shown
 
-    def beat(self, lives: Iterable[Live]) -> bool:
+    def beat(self, lives: Collection[Live]) -> bool:
         """Tell what is due; True while there is anything to watch over."""
         now = self._steady()
-        busy = False
+        if not any(live.dirty or live.writes for live in lives):
+            self._ledger.caught_up()
+        busy = self._ledger.trouble is not None
         for live in lives:
+            if self._is_news(live):
+                # Also one that rests: whoever watches it hears when the trouble begins, and when it is over.
+                busy = True
+                if self._may_tick(live, now):
+                    self._publish(live, EventKind.TICK, now)
             if live.download.status.is_active:
                 # One that nobody was told of yet is about to be: the heart must not fall asleep over it.
                 busy = True
@@ -81,6 +89,14 @@ class Broadcast:
                     live.saved_at = now
                     self._ledger.save_again(live)
         return busy
+
+    def _is_news(self, live: Live) -> bool:
+        """Whether the ledger's trouble is another than the one that was told beside it last. One that moves on is
+        about to be told of anyway."""
+        told = live.told
+        if told is None or told.status.is_terminal or _state(told) != _state(live.download):
+            return False
+        return live.told_beside is not self._ledger.trouble
 
     def _tick(self, live: Live, now: float) -> None:
         self._publish(live, EventKind.TICK, now)
@@ -99,6 +115,7 @@ class Broadcast:
         event = self._bus.publish(live.task_id, kind, snapshot(shown), terminal=shown.status.is_terminal)
         live.event_id = event.id
         live.told = live.download
+        live.told_beside = self._ledger.trouble
         live.told_at = now
         live.recent.append(now)
         if shown.status is Status.DOWNLOADING:

@@ -31,7 +31,7 @@ class Ledger:
         self._settled = settled
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self.trouble: LedgerFailed | None = None
-        """Why what is written now does not get there; None once a write has succeeded."""
+        """Why what is written now does not get there; None once a write has succeeded, or none is wanted any more."""
         self.closed = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -92,12 +92,13 @@ class Ledger:
             logger.error("The ledger holds another download of the same: %s", error.detail, extra=said)
             self._lost(live)
         except LedgerFailed as error:
-            self.failed(live, error)
+            if not live.gone:
+                self.failed(live, error)
         except Exception:
             live.dirty = True
             logger.exception("The ledger could not be written; it is tried again.", extra=said)
         else:
-            self._worked()
+            self._over("The list of downloads can be written again.")
             # A row of an epoch that we have left ourselves meanwhile is no news.
             if not saved and not live.claiming and not live.gone and download.epoch == live.download.epoch:
                 logger.warning("Another worker has taken over; this one stops.", extra=said)
@@ -108,11 +109,17 @@ class Ledger:
         """The ledger does not hold it as it is. Told once, until it works again."""
         live.dirty = True
         level = logging.DEBUG if self.trouble else logging.ERROR
-        self.trouble = error
+        # The same again is no news for those who were told.
+        if self.trouble is None or self.trouble.detail != error.detail:
+            self.trouble = error
         told = "%s Downloads go on; it is tried again. %s"
         logger.log(level, told, error.detail, error.advice, extra={"task_id": live.task_id})
 
-    def _worked(self) -> None:
+    def caught_up(self) -> None:
+        """Nothing waits to be written: those it went wrong for are ours no longer."""
+        self._over("Nothing waits for the list of downloads any more.")
+
+    def _over(self, said: str) -> None:
         if self.trouble:
             self.trouble = None
-            logger.info("The list of downloads can be written again.")
+            logger.info(said)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Download
 from mlx_manager.domain.progress import RateCurve
-from mlx_manager.errors import DownloadNotFound
+from mlx_manager.errors import DownloadNotFound, LedgerFailed
 
 MOST_EVENTS_A_SECOND = 4
 
@@ -39,6 +39,8 @@ class Live:
     # The download and the number of the last event that told of it; None: nobody heard of it yet.
     told: Download | None = None
     event_id: int = 0
+    # The ledger's trouble that was told beside it.
+    told_beside: LedgerFailed | None = None
     told_at: float = 0.0
     rates: RateCurve = field(default_factory=RateCurve)
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS_A_SECOND))

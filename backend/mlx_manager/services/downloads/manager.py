@@ -80,7 +80,7 @@ class DownloadManager:
         self._resting = Resting()
         self._ledger = Ledger(store, lost=self._lost, settled=self._settled)
         self._broadcast = Broadcast(bus, self._ledger, tick_s=tick_s, save_every_s=save_every_s)
-        self._ticker = Ticker(lambda: self._broadcast.beat(self._registry), self._broadcast.beat_s)
+        self._ticker = Ticker(lambda: self._broadcast.beat(tuple(self._registry)), self._broadcast.beat_s)
         self._runs = Runs(
             registry=self._registry,
             ledger=self._ledger,
@@ -210,8 +210,7 @@ class DownloadManager:
     @property
     def trouble(self) -> LedgerFailed | None:
         """Why downloads that are there cannot be written down now; it is tried again."""
-        waiting = any(live.dirty or live.writes for live in self._registry)
-        return self._ledger.trouble if waiting else None
+        return self._ledger.trouble
 
     @property
     def active_count(self) -> int:
