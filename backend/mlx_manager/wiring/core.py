@@ -17,6 +17,7 @@ from mlx_manager import __version__
 from mlx_manager.domain.account import Account
 from mlx_manager.domain.events import Event
 from mlx_manager.domain.library import DeletePlan, Library
+from mlx_manager.domain.plan import Plan
 from mlx_manager.domain.reachability import Reachability
 from mlx_manager.errors import DiskError
 from mlx_manager.services.access import Access
@@ -177,9 +178,10 @@ class Core:
         """Raises DiskError."""
         return await asyncio.to_thread(self.cache.free_bytes)
 
-    async def queue_bytes(self) -> int:
-        """Room on the disk that the downloads that are not at their end still take. Raises DiskError, LedgerFailed."""
-        return await self._worker.owed(self.manager.unfinished)
+    async def queue_bytes(self, planned: Plan | None = None) -> int:
+        """Room on the disk that the downloads that are not at their end still take, together with what is planned
+        beside them. Raises DiskError, LedgerFailed."""
+        return await self._worker.owed(self.manager.unfinished, planned)
 
     async def hub_reachability(self) -> tuple[Reachability | None, float | None]:
         """What the last look at the Hub found, and how many seconds ago; None while nobody knows."""

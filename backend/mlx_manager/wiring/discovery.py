@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from mlx_manager.domain.plan import Plan
 from mlx_manager.errors import DiskError
 from mlx_manager.services.card import render_card
 from mlx_manager.services.discovery import Informer, Planner, Searcher, Starter
@@ -21,8 +22,8 @@ from mlx_manager.settings import Settings
 
 
 class Discovery:
-    """``hub``: the one way to ask it; ``cache``: what is here already; ``queued``: room that downloads still take.
-    To make one blocks: the machine is looked at."""
+    """``hub``: the one way to ask it; ``cache``: what is here already; ``queued(plan)``: room that
+    downloads still take, and a plan beside them. To make one blocks: the machine is looked at."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class Discovery:
         hub: HubClient,
         cache: HfCache,
         manager: DownloadManager,
-        queued: Callable[[], Awaitable[int]],
+        queued: Callable[[Plan | None], Awaitable[int]],
     ) -> None:
         machine = self.machine = this_machine()
         self._cache = cache

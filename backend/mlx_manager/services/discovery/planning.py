@@ -13,7 +13,8 @@ from mlx_manager.domain.plan import Plan
 
 class Planner:
     """``ask``: the Hub's plan. ``here(plan)``: etag → bytes that are here of each content, blocking. ``free``: room on
-    the disk, blocking. ``rate``: bytes per second when last measured. ``queued``: room that others still take."""
+    the disk, blocking. ``rate``: bytes per second when last measured. ``queued(plan)``: room that those in flight
+    still take, with a plan beside them where one is given: what it shares with them, or owns already, counts once."""
 
     def __init__(
         self,
@@ -21,7 +22,7 @@ class Planner:
         here: Callable[[Plan], Mapping[str, int]],
         free: Callable[[], int],
         rate: Callable[[], Awaitable[int | None]],
-        queued: Callable[[], Awaitable[int]],
+        queued: Callable[[Plan | None], Awaitable[int]],
     ) -> None:
         self._ask = ask
         self._here = here
@@ -34,11 +35,11 @@ class Planner:
         plan = await self._ask(request)
         here = await asyncio.to_thread(self._here, plan)
         free = await asyncio.to_thread(self._free)
-        rate, queued = await self._rate(), await self._queued()
+        rate, queued, taken = await self._rate(), await self._queued(None), await self._queued(plan)
         here_bytes = sum(here.get(blob.etag, 0) for blob in plan.blobs)
         fetch = plan.total_bytes - here_bytes
         chosen = {file.path for file in plan.files}
-        after = free - fetch - queued
+        after = free - taken
         note = None
         if not fetch:
             note = "All of it is here already."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from mlx_manager.domain import words
@@ -44,29 +45,44 @@ class Room:
         """It runs no longer."""
         self._placed.pop(download_id, None)
 
-    def owed(self, downloads: Iterable[Download], plan_of: Callable[[str], Plan | None]) -> int:
-        """Bytes of the disk that these still take; what several share counts once. Of one whose files nobody knows yet
-        its size counts, as far as that is known. Blocks. Raises DiskError."""
-        wanted: dict[Path, BlobPlace] = {}
+    def owed(
+        self, downloads: Iterable[Download], plan_of: Callable[[str], Plan | None], planned: Plan | None = None
+    ) -> int:
+        """Bytes of the disk that these still take, and what is ``planned`` beside them; what several share counts once.
+        Of one whose files nobody knows yet its size counts, as far as that is known and the plan does not know better.
+        Blocks. Raises DiskError."""
+        wanted: dict[Path, BlobPlace] = {} if planned is None else _by_blob(self._cache.places(planned))
         untold = 0
         for download in downloads:
             places = self._placed.get(download.task_id)
             if places is None:
                 plan = plan_of(download.task_id)
                 if plan is None:
-                    untold += max(0, download.total_bytes - download.downloaded_bytes)
+                    if planned is None or not _is_of(download, planned):
+                        untold += max(0, download.total_bytes - download.downloaded_bytes)
                     continue
                 places = self._cache.places(plan)
-            wanted.update((place.blob, place) for place in places)
+            wanted.update(_by_blob(places))
         return untold + _bytes_to_allocate(wanted.values())
 
     def _check(self, places: Iterable[BlobPlace]) -> None:
-        needed = _bytes_to_allocate(places)
-        promised = sum(_bytes_to_allocate(others) for others in tuple(self._placed.values()))
+        ours = _by_blob(places)
+        theirs = _by_blob(chain.from_iterable(tuple(self._placed.values())))
+        needed = _bytes_to_allocate(ours.values())
+        promised = _bytes_to_allocate(place for blob, place in theirs.items() if blob not in ours)
         short = needed + promised + ROOM_TO_LEAVE - self._cache.free_bytes()
         if needed and short > 0:
             others = f", {words.size(promised)} more for what runs already" if promised else ""
             raise DiskFull(f"{words.size(needed)} are needed{others}: {words.size(short)} are missing on the disk.")
+
+
+def _is_of(download: Download, plan: Plan) -> bool:
+    return (download.model_id, download.request.revision) == (plan.model_id, plan.revision)
+
+
+def _by_blob(places: Iterable[BlobPlace]) -> dict[Path, BlobPlace]:
+    """Each content once, whoever wants it."""
+    return {place.blob: place for place in places}
 
 
 def _bytes_to_allocate(places: Iterable[BlobPlace]) -> int:

@@ -88,9 +88,9 @@ class DownloadWorker:
         freed = await asyncio.to_thread(lambda: self._cache.discard(plan, keep=needed))
         log.info("partial files removed, %s freed", words.size(freed), extra={"task_id": download_id})
 
-    async def owed(self, downloads: Sequence[Download]) -> int:
-        """Bytes of the disk that these still take. Raises DiskError, LedgerFailed."""
-        return await asyncio.to_thread(self._room.owed, downloads, self._store.plan)
+    async def owed(self, downloads: Sequence[Download], planned: Plan | None = None) -> int:
+        """Bytes of the disk that these still take, and what is planned beside them. Raises DiskError, LedgerFailed."""
+        return await asyncio.to_thread(self._room.owed, downloads, self._store.plan, planned)
 
     def _needed_by_others(self, download_id: str, model_id: str) -> set[str]:
         etags: set[str] = set()

@@ -1,0 +1,69 @@
+"""Room on the disk: what several downloads want counts once."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from mlx_manager.domain.catalog import ModelRequest
+from mlx_manager.domain.download import Download
+from mlx_manager.domain.plan import Plan, PlanFile
+from mlx_manager.errors import DiskFull
+from mlx_manager.services.downloads.room import Room
+from mlx_manager.services.hf_cache import HfCache
+
+MODEL = "org/Model-4bit"
+SIZE = 4 << 20
+
+
+def _file(content: str, size: int) -> PlanFile:
+    return PlanFile(f"{content}.safetensors", size, "0" * 40, sha256(content.encode()).hexdigest())
+
+
+def _plan(*files: PlanFile) -> Plan:
+    return Plan(MODEL, "main", "c" * 40, files, files)
+
+
+def _download(task_id: str, model: str = MODEL, total_bytes: int = 0) -> Download:
+    return Download(task_id, ModelRequest(model), 0.0, total_bytes=total_bytes)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> HfCache:
+    return HfCache(tmp_path / "cache")
+
+
+async def test_what_running_downloads_share_takes_its_room_once(cache: HfCache) -> None:
+    room = Room(cache)
+    much = cache.free_bytes() * 2 // 5
+    shared, other, more = (_file(content, much) for content in ("shared", "other", "more"))
+    for download_id, file in (("a", shared), ("b", shared), ("c", other), ("d", shared)):
+        await room.take(download_id, _plan(file))
+    with pytest.raises(DiskFull, match="more for what runs already"):
+        await room.take("e", _plan(more))
+    room.leave("c")
+    await room.take("e", _plan(more))
+
+
+def test_a_plan_takes_what_neither_it_nor_anybody_else_in_flight_owns_already(cache: HfCache) -> None:
+    room = Room(cache)
+    shared, own = _file("shared", SIZE), _file("own", SIZE)
+    running, planned = _plan(shared), _plan(shared, own)
+    plans = {"known": running, "unknown": None}
+    assert room.owed([], plans.get, planned) == 2 * SIZE
+    assert room.owed([_download("known")], plans.get, planned) == 2 * SIZE
+    assert room.owed([_download("known")], plans.get, running) == SIZE == room.owed([_download("known")], plans.get)
+    # Of one that still asks for its files the size is guessed, unless it is the very model of the plan.
+    guesses = [_download("unknown", total_bytes=SIZE), _download("unknown", "org/Other", total_bytes=7)]
+    assert room.owed(guesses, plans.get) == SIZE + 7
+    assert room.owed(guesses, plans.get, planned) == 2 * SIZE + 7
+    place = cache.prepare(running)[0]
+    with place.part.open("wb") as part:
+        part.write(bytes(SIZE))
+        part.flush()
+        os.fsync(part.fileno())
+    assert room.owed([_download("known")], plans.get, planned) == SIZE
+    assert room.owed([], plans.get, running) == 0
