@@ -1,13 +1,17 @@
-"""Room on the disk: what several downloads want counts once."""
+"""Room on the disk: what several downloads want counts once, and what is given back is given back alone."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from fakes.workshop import PATIENCE_S
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Download
 from mlx_manager.domain.plan import Plan, PlanFile
@@ -67,3 +71,32 @@ def test_a_plan_takes_what_neither_it_nor_anybody_else_in_flight_owns_already(ca
         os.fsync(part.fileno())
     assert room.owed([_download("known")], plans.get, planned) == SIZE
     assert room.owed([], plans.get, running) == 0
+
+
+class SlowToDiscard(HfCache):
+    """A disk that takes its time over deleting."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        super().__init__(cache_dir)
+        self.begun, self.go_on, self.ended = threading.Event(), threading.Event(), threading.Event()
+
+    def discard(self, plan: Plan, *, keep: Collection[str] = ()) -> int:
+        self.begun.set()
+        self.go_on.wait(PATIENCE_S)
+        freed = super().discard(plan, keep=keep)
+        self.ended.set()
+        return freed
+
+
+async def test_who_is_cancelled_while_it_gives_back_is_through_with_it_first(tmp_path: Path) -> None:
+    """The manager discards what a cancelled download has left: two at once would meet in the same folders."""
+    cache = SlowToDiscard(tmp_path / "cache")
+    taking = asyncio.create_task(Room(cache).take("a", _plan(_file("vast", 1 << 60))))
+    assert await asyncio.to_thread(cache.begun.wait, PATIENCE_S)
+    taking.cancel()
+    await asyncio.wait([taking], timeout=0.1)
+    assert not taking.done(), "it is still at work in the cache"
+    cache.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert cache.ended.is_set()

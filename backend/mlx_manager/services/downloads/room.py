@@ -37,8 +37,8 @@ class Room:
                 self._placed[download_id] = places
                 return places
         except MlxManagerError:
-            etags = [blob.etag for blob in plan.blobs]
-            await asyncio.to_thread(lambda: self._cache.discard(plan, keep=etags))
+            # A cancelled download is discarded by the manager too: not beside this.
+            await then_cancelled(self._cache.discard, plan, keep=[blob.etag for blob in plan.blobs])
             raise
 
     def leave(self, download_id: str) -> None:
