@@ -60,18 +60,29 @@ def test_a_rate_is_never_negative(samples: list[tuple[float, int]]) -> None:
 
 def test_a_curve_has_a_point_for_each_step_and_forgets_what_is_old() -> None:
     curve = RateCurve()
-    assert curve.points == []
+    assert curve.points(100.0) == []
     curve.add(100.0, 5.4)
     curve.add(101.9, 7.6)
-    assert curve.points == [8], "what was told last of a step stays"
+    assert curve.points(101.9) == [8], "what was told last of a step stays"
     curve.add(102.0, 9)
     curve.add(106.1, 4)
-    assert curve.points == [8, 9, 0, 4], "of two seconds nobody told: no byte came"
+    assert curve.points(107.0) == [8, 9, 0, 4], "of two seconds nobody told: no byte came"
     for at in range(108, 400, RATE_STEP_S):
         curve.add(at, at)
-    assert (len(curve.points), curve.points[-1]) == (RATE_POINTS, 398)
+    points = curve.points(399.0)
+    assert (len(points), points[-1]) == (RATE_POINTS, 398)
     curve.add(1e6, 3)
-    assert curve.points == [0] * (RATE_POINTS - 1) + [3]
+    assert curve.points(1e6) == [0] * (RATE_POINTS - 1) + [3]
+
+
+def test_a_curve_that_nobody_adds_to_falls_to_nothing() -> None:
+    curve = RateCurve()
+    curve.add(100.0, 9)
+    assert curve.points(103.9) == [9], "the step that runs may still be told of"
+    assert curve.points(108.0) == [9, 0, 0, 0]
+    assert curve.points(3700.0) == [0] * RATE_POINTS
+    curve.add(3700.0, 5)
+    assert curve.points(3700.0) == [0] * (RATE_POINTS - 1) + [5]
 
 
 @given(st.floats(0, 10**7))

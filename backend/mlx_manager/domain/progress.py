@@ -53,25 +53,29 @@ RATE_POINTS = 45
 
 @dataclass(slots=True)
 class RateCurve:
-    """The rate over the last minute and a half: a point for each two seconds, the newest last. ``at`` as above."""
+    """The rate over the last minute and a half: a point for each two seconds, the newest last; a step of which nobody
+    told is one without bytes. ``at`` as above."""
 
     _points: deque[int] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
     _step: int = 0
 
     def add(self, at: float, speed_bps: float) -> None:
-        """The last of a step is the one that stays; a step of which nobody told was one without bytes."""
+        """The last of a step is the one that stays."""
         step = int(at // RATE_STEP_S)
         if self._points and step == self._step:
             self._points.pop()
-        elif self._points:
-            self._points.extend([0] * min(step - self._step - 1, RATE_POINTS))
+        else:
+            self._points.extend(self._untold(step))
         self._points.append(round(speed_bps))
         self._step = step
 
-    @property
-    def points(self) -> list[int]:
-        """Bytes per second."""
-        return list(self._points)
+    def points(self, at: float) -> list[int]:
+        """Bytes per second, as of ``at``."""
+        return [*self._points, *self._untold(int(at // RATE_STEP_S))][-RATE_POINTS:]
+
+    def _untold(self, step: int) -> list[int]:
+        """Of the steps that went by before this one; itself it may still be told of."""
+        return [0] * min(step - self._step - 1, RATE_POINTS) if self._points else []
 
 
 def calm(seconds: float) -> float:

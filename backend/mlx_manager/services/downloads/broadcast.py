@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from mlx_manager.domain.download import Download, aged, beside
 from mlx_manager.domain.events import EventKind
@@ -63,6 +63,11 @@ class Broadcast:
         if (trouble := self._ledger.trouble) is not None and not shown.status.is_terminal:
             shown = beside(shown, f"{trouble.detail} It is tried again.", trouble.advice)
         return shown
+
+    def rates(self, lives: Iterable[Live]) -> dict[str, list[int]]:
+        """The rate of each that is at work, over the last while; see `domain.progress.RateCurve`."""
+        now = self._steady()
+        return {live.task_id: live.rates.points(now) for live in lives if live.download.status.is_active}
 
     def beat(self, lives: Collection[Live]) -> bool:
         """Tell what is due; True while there is anything to watch over."""

@@ -197,7 +197,7 @@ class DownloadManager:
 
     def rates(self) -> dict[str, list[int]]:
         """The rate of each that is at work, over the last while; see `domain.progress.RateCurve`."""
-        return {live.task_id: live.rates.points for live in self._registry if live.download.status.is_active}
+        return self._broadcast.rates(self._registry)
 
     async def last_rate(self) -> int | None:
         """Bytes per second of the last download that was long enough to tell; None when there is none."""
