@@ -37,8 +37,11 @@ def test_a_cap_on_all_holds_and_is_lifted_while_bytes_flow(api: Api) -> None:
     with api.progress(task_id) as stream:
         event = stream.until(lambda event: event.data["downloaded_bytes"] >= RATE)[-1]
     assert event.data["downloaded_bytes"] <= RATE * (event.at - begun + 0.5)
+    own = f"{MODELS}/download/{task_id}/limit"
+    assert api.call("PUT", own, {"bandwidth_bps": 10**12}).status == 200
     assert api.call("PUT", "/api/limits", {"bandwidth_bps": None}).status == 200
     api.wait(task_id, Status.COMPLETED)
+    assert api.get(own).json == {"bandwidth_bps": None}, "nothing is kept of it"
 
 
 def test_a_download_has_a_cap_of_its_own(api: Api) -> None:
@@ -50,6 +53,9 @@ def test_a_download_has_a_cap_of_its_own(api: Api) -> None:
     assert api.get(path).json == {"bandwidth_bps": 5000}
     assert api.get("/api/limits").json == {"bandwidth_bps": RATE}
     api.move(task_id, "cancel")
+    assert api.get(path).json == {"bandwidth_bps": None}, "nothing is kept of it"
+    answer = api.call("PUT", path, {"bandwidth_bps": 5000})
+    assert (answer.status, answer.json["code"]) == (409, "move_not_allowed")
 
 
 @pytest.mark.parametrize("body", [{}, {"bandwidth_bps": 0}, {"bandwidth_bps": "fast"}, {"bandwidth_bps": 5000, "x": 1}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,15 @@ def test_each_download_has_a_cap_of_its_own() -> None:
     caps = Caps(5.0)
     caps.limit("a", 7.0)
     assert (caps.all.rate_bps, caps.of("a").rate_bps, caps.of("b").rate_bps) == (5.0, 7.0, None)
+
+
+def test_the_cap_of_a_download_that_has_ended_is_forgotten() -> None:
+    caps = Caps()
+    caps.limit("a", 7.0)
+    throttle = ref(caps.of("a"))
+    caps.forget("a")
+    assert (throttle(), caps.of("a").rate_bps) == (None, None)
+    caps.forget("never heard of")
 
 
 def test_a_cap_reaches_whoever_has_begun_without_one_and_is_lifted_again() -> None:

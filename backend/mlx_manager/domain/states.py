@@ -28,6 +28,11 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
     @property
+    def is_final(self) -> bool:
+        """Nothing follows; one that failed may be set going again."""
+        return self in (Status.COMPLETED, Status.CANCELLED)
+
+    @property
     def is_in_flight(self) -> bool:
         """Asking for the same thing again means this one."""
         return not self.is_terminal

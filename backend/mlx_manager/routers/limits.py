@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlx_manager.errors import MoveNotAllowed
 from mlx_manager.routers.deps import CoreDep
 from mlx_manager.routers.problems import documented
 from mlx_manager.routers.schemas import NUMBER
@@ -43,9 +44,11 @@ async def limit_of(task_id: str, core: CoreDep) -> Bandwidth:
     return Bandwidth(bandwidth_bps=core.bandwidth(task_id))
 
 
-@router.put("/models/download/{task_id}/limit", response_model=Bandwidth, responses=documented(403, 404, 422))
+@router.put("/models/download/{task_id}/limit", response_model=Bandwidth, responses=documented(403, 404, 409, 422))
 async def limit_one(task_id: str, body: Bandwidth, core: CoreDep) -> Bandwidth:
-    """Cap one download from now on, until the server ends."""
-    await core.manager.get(task_id)
+    """Cap one download from now on, until it is completed or cancelled, or the server ends."""
+    download = await core.manager.get(task_id)
+    if download.status.is_final:
+        raise MoveNotAllowed(f"A download that is {download.status} has no use for a cap.")
     core.limit_bandwidth(body.bandwidth_bps, task_id)
     return body

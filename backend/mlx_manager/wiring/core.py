@@ -26,7 +26,7 @@ from mlx_manager.services.downloads.worker import DownloadWorker
 from mlx_manager.services.event_bus import InProcessBus
 from mlx_manager.services.hf_cache import HfCache
 from mlx_manager.services.hf_client import HubClient
-from mlx_manager.services.ports import ProgressBus, Subscription
+from mlx_manager.services.ports import ProgressBus, Report, Subscription
 from mlx_manager.settings import Settings
 from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
 from mlx_manager.wiring.hub_watch import HubWatch
@@ -220,23 +220,29 @@ class Core:
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
-        self._worker = worker = DownloadWorker(
-            store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s
-        )
+        self._worker = DownloadWorker(store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s)
         self.bus = InProcessBus()
         ends.callback(self.bus.close)
         self.manager = DownloadManager(
             store,
             self.bus,
             InProcessRunner(s.max_downloads),
-            worker.execute,
-            discard=worker.discard,
+            self._execute,
+            discard=self._discard,
             capacity=s.max_downloads,
             recover=self._recover,
         )
         ends.push_async_callback(self.manager.stop)
         await self.manager.start()
         ends.push_async_callback(self._work_done)
+
+    async def _execute(self, download_id: str, epoch: int, report: Report) -> None:
+        await self._worker.execute(download_id, epoch, report)
+        self._transfers.caps.forget(download_id)
+
+    async def _discard(self, download_id: str) -> None:
+        self._transfers.caps.forget(download_id)
+        await self._worker.discard(download_id)
 
     async def _delete(self, model_id: str, revision: str | None, leftovers: bool) -> DeletePlan:
         async with self.manager.at_rest(model_id):

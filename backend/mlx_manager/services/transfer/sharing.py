@@ -63,6 +63,12 @@ class Caps:
             else:
                 self._given[task_id] = throttle
 
+    def forget(self, task_id: str) -> None:
+        """The download has come to an end that nothing follows."""
+        with self._lock:
+            self._given.pop(task_id, None)
+            self._used.pop(task_id, None)
+
 
 class Throttle:
     """A cap in bytes per second that may change while it is in use; None: no cap. Callable from any thread.
