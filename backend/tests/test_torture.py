@@ -15,7 +15,7 @@ from filelock import FileLock
 from fakes.hub_server import HubServer
 from hub_cache import FILES, REPO, fetch, plan_of
 from mlx_manager.services.hf_cache import HfCache
-from torture.again import Lived, losses, spans
+from torture.again import Lived, came_twice, losses, spans
 from torture.lives import Moment, lives
 from torture.verdict import Truth, ask_truth, left_by_server, orphans, wrong_bytes
 
@@ -151,6 +151,18 @@ def test_what_was_here_long_before_the_blow_may_not_come_again() -> None:
     first, second = losses(records, lives)
     assert (first.lost, first.settled, second.lost, second.settled) == (0, MB, 0, 0)
     assert first.beyond(line_bps=MB) == ["life 1: 1000000 bytes came again that had been here for long"]
+
+
+def test_what_comes_twice_within_a_life_is_seen_whether_or_not_a_blow_ended_it() -> None:
+    hurt, unhurt = Lived(1, 0.0, 10.0), Lived(0, 11.0, 20.0, killed=False)
+    records = [
+        *(_record(1.0, 0, 2 * MB, 3.0), _record(4.0, MB, 2 * MB, 6.0)),
+        *(_record(12.0, 0, MB, 13.0), _record(14.0, 0, MB, 15.0), _record(15.0, 2 * MB, MB, 16.0)),
+    ]
+    assert came_twice(records, [hurt]) == MB
+    assert came_twice(records, [unhurt]) == MB
+    assert came_twice(records, [hurt, unhurt]) == 2 * MB
+    assert [loss.life for loss in losses(records, [hurt, unhurt])] == [hurt], "nothing is lost where nothing fell"
 
 
 def test_xorbs_are_under_way_until_their_piece_is_there() -> None:

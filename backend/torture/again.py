@@ -22,11 +22,17 @@ Spans = dict[str, list[tuple[int, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """One life of the server, on the machine's steady clock; the hub's log has the same."""
+    """One life of the server, on the machine's steady clock; the hub's log has the same. ``killed``: it ended with a
+    blow. ``number``: 0 for the last of a round, which nobody hurts."""
 
     number: int
     born_at: float
     died_at: float
+    killed: bool = True
+
+    def own(self, records: Iterable[Record]) -> list[Record]:
+        """Those that were asked for in this life."""
+        return [record for record in records if self.born_at <= record["at"] <= self.died_at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,21 @@ def losses(records: Sequence[Record], lives: Sequence[Lived]) -> list[Loss]:
     """Of each life that ended with a blow; ``records``: of files' bytes, in all lives until everything was there."""
     found = []
     for life in lives:
-        own = [record for record in records if life.born_at <= record["at"] <= life.died_at]
+        if not life.killed:
+            continue
+        own = life.own(records)
         under_way = [record for record in own if record["sent"] and _is_under_way(record, life.died_at)]
         later = spans(record for record in records if record["at"] > life.died_at)
         lost = common(spans(under_way), later)
         brought = total(spans(under_way))
         found.append(Loss(life, len(under_way), brought, lost, common(spans(own), later) - lost))
     return found
+
+
+def came_twice(records: Sequence[Record], lives: Iterable[Lived]) -> int:
+    """Bytes that came again within one life, whatever became of it: no blow explains them."""
+    each = (life.own(records) for life in lives)
+    return sum(sum(record["sent"] for record in own) - total(spans(own)) for own in each)
 
 
 def spans(records: Iterable[Record]) -> Spans:

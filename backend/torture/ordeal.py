@@ -17,7 +17,7 @@ import psutil
 from benchmarks.hub import HubProcess
 
 from api_client import MODELS, Api, ServerProcess
-from torture.again import Lived, Loss, losses, spans, total
+from torture.again import Lived, Loss, came_twice, losses
 from torture.lives import Life, Moment
 from torture.verdict import ask_truth, left_by_server, orphans, wrong_bytes
 from torture.world import KEPT, LIES, LYING_FILE, WITHDRAWN
@@ -111,6 +111,7 @@ class Ordeal:
                 elif self._work(server.api(), life):
                     server.send(signal.SIGTERM)
                     server.ended()
+                    self._lived.append(Lived(life.number, born_at, time.monotonic(), killed=False))
                     return True
             except UNANSWERED as error:
                 self._complain(f"life {life.number}: the server did not answer: {type(error).__name__} {error}")
@@ -145,6 +146,7 @@ class Ordeal:
 
     def _last_life(self) -> None:
         """No blow in this one. What was promised is kept, what was cancelled is gone, and all that is left is right."""
+        born_at = time.monotonic()
         with self._server() as server:
             api = server.api()
             self._set_going(api, self._look(api), everything=True)
@@ -153,6 +155,7 @@ class Ordeal:
                     self._complain(f"{model} does not come to its end: {row['status']}, {row['message']}")
             self._withdraw(api)
             self._old = {row["task_id"] for row in _rows(api)}
+            self._lived.append(Lived(0, born_at, time.monotonic(), killed=False))
             self._count_wire()
             # With the server there: its locks must be free while it rests.
             for truth in self._truths:
@@ -272,11 +275,7 @@ class Ordeal:
         ]
         self.tally.wire += sum(record["sent"] for record in kept)
         # The clock is the machine's, the same in every process.
-        twice = sum(
-            sum(record["sent"] for record in own) - total(spans(own))
-            for life in self._lived
-            if (own := [record for record in kept if life.born_at <= record["at"] <= life.died_at])
-        )
+        twice = came_twice(kept, self._lived)
         self.tally.twice += twice
         lied = next(truth for truth in self._truths if truth.model == LIES).files[LYING_FILE][1]
         if twice > lied + struck * DROPPED:
