@@ -106,6 +106,36 @@ def test_what_is_remembered_is_what_is_there(hub: HubServer, tmp_path: Path, *, 
     assert cache.local() == after(cache, tmp_path).local() == []
 
 
+@pytest.mark.parametrize("is_new", [False, True], ids=["in this process", "by the next process"])
+@pytest.mark.parametrize("path", ["model-00001-of-00002.safetensors", "config.json"])
+@pytest.mark.parametrize("link", ["blob", "snapshot"])
+def test_a_content_elsewhere_that_goes_and_comes_back(
+    hub: HubServer, tmp_path: Path, *, path: str, link: str, is_new: bool
+) -> None:
+    """Contents in the store that models share, or on another disk: nothing changes in the model's own folders."""
+    cache = HfCache(tmp_path / "cache", memory=tmp_path / "home" / "library.json")
+    entry = fetch(hub, cache, plan_of(hub, "org/Shards")) / path
+    place = entry.resolve() if link == "blob" else entry
+    content = cache.cache_dir / "blobs" / "ab" / ("ab" + "0" * 62)
+    content.parent.mkdir(parents=True)
+    entry.resolve().rename(content)
+    place.unlink(missing_ok=True)
+    place.symlink_to(content)
+    settle(cache)
+
+    def missing() -> tuple[str, ...]:
+        seen = {only(after(cache, tmp_path) if is_new else cache).revisions[0].missing for _ in range(2)}
+        [told] = seen
+        return told
+
+    for _ in range(2):
+        assert missing() == ()
+        content.rename(tmp_path / "away")
+        assert missing() == (path,)
+        (tmp_path / "away").rename(content)
+    assert missing() == ()
+
+
 def after(cache: HfCache, home: Path) -> HfCache:
     """As the next process sees it, which finds what this one has kept."""
     return HfCache(cache.cache_dir, memory=home / "home" / "library.json")
@@ -167,7 +197,7 @@ def test_a_broken_memory_is_none(hub: HubServer, cache: HfCache, tmp_path: Path)
     kept = after(cache, tmp_path).library()
     assert replace(kept, read_at=0) != replace(truth, read_at=0)
     flipped = good.replace(b'"org/Shards"', b'"org/Shirts"')
-    other_form = good.replace(b"[1,", b"[2,", 1)
+    other_form = good.replace(b"[2,", b"[1,", 1)
     for broken in (b"", good[:-7], good[: len(good) // 2], flipped, other_form, b"\xff" * 99, b"[" * 100_000):
         memory.write_bytes(broken)
         assert replace(after(cache, tmp_path).library(), read_at=0) == replace(truth, read_at=0)

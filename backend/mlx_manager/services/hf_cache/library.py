@@ -1,10 +1,10 @@
 """What models the cache holds. Each answer is true for the disk as it is now, other tools' work included.
 
 Reading a model costs a look at each of its files. So what was read is kept in memory, and in a file for the next
-process, with the trace of each folder, listing, ref and weight file that it came from: as long as none of them changed,
-it is still true. A small file that somebody writes over where it lies, with no folder changed, is not noticed. Never
-kept: a model that is being fetched, and one that changed a moment ago, when a second change might leave the same time
-behind.
+process, with the trace of each folder, listing, ref, weight file and content outside the model's folder that it came
+from: as long as none of them changed, it is still true. A small file that somebody writes over where it lies, with no
+folder changed, is not noticed. Never kept: a model that is being fetched, and one that changed a moment ago, when a
+second change might leave the same time behind.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Blobs:
     own: dict[Place, int] = field(default_factory=dict)
     shared: dict[Place, int] = field(default_factory=dict)
     traces: dict[str, Trace] = field(default_factory=dict)
-    """Of each whole content, by its etag."""
+    """Of each whole content in its own folder, by its etag."""
     used_at: float = 0.0
 
 
@@ -107,7 +107,8 @@ def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
             is_link = entry.is_symlink()
             stat = entry.stat()
         except OSError:
-            continue  # a link into the shared store whose content was pruned
+            traces.append(_absent(entry.path))  # a link into the shared store whose content was pruned
+            continue
         place = (stat.st_dev, stat.st_ino)
         if unfinished := UNFINISHED.fullmatch(entry.name):
             begun.add(unfinished[1])
@@ -116,8 +117,14 @@ def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
             blobs.partial_bytes += blobs.own[place]
         elif entry.is_file():
             blobs.whole[entry.name] = (stat.st_size, place)
-            (blobs.shared if is_link else blobs.own)[place] = stat.st_size
-            blobs.traces[entry.name] = _content_trace(entry.path, stat)
+            trace = _content_trace(entry.path, stat)
+            if is_link:
+                # What becomes of it changes no folder of this model.
+                blobs.shared[place] = stat.st_size
+                traces.append(trace)
+            else:
+                blobs.own[place] = stat.st_size
+                blobs.traces[entry.name] = trace
             blobs.used_at = max(blobs.used_at, stat.st_atime)
     blobs.unfinished = begun - blobs.whole.keys()
     return blobs
@@ -148,14 +155,15 @@ def read_snapshot(folder: str, blobs: Blobs, traces: list[Trace]) -> tuple[dict[
             if whole is None:
                 stat = entry.stat()
                 whole = (stat.st_size, (stat.st_dev, stat.st_ino))
+                blobs.used_at = max(blobs.used_at, stat.st_atime)
                 # Without symbolic links the content lies here.
                 if not entry.is_symlink():
                     blobs.own[whole[1]] = stat.st_size
-                    blobs.used_at = max(blobs.used_at, stat.st_atime)
-                if path.endswith(WEIGHT_SUFFIXES):
+                if entry.is_symlink() or path.endswith(WEIGHT_SUFFIXES):
                     traces.append(_content_trace(entry.path, stat))
         except OSError:
             broken.add(path)
+            traces.append(_absent(entry.path))
             continue
         present[path] = whole
     return present, broken
@@ -257,8 +265,12 @@ def trace_of(path: str) -> Trace:
     try:
         stat = os.stat(path)
     except OSError:
-        return path, ABSENT, 0, 0, None
+        return _absent(path)
     return path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, None
+
+
+def _absent(path: str) -> Trace:
+    return path, ABSENT, 0, 0, None
 
 
 def _content_trace(path: str, stat: os.stat_result) -> Trace:

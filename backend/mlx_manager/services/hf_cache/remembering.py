@@ -20,7 +20,7 @@ from mlx_manager.services.hf_cache.reading import ReadModel
 
 log = logging.getLogger(__name__)
 
-FORM = 1
+FORM = 2
 """Of what the file says, and of how a model is read: one more when either changes."""
 _MODEL = ("model_id", "size_bytes", "partial_bytes", "modified_at", "last_used_at")
 _REVISION = ("commit", "files", "files_total", "size_bytes", "complete", "missing_files", "missing_bytes")
