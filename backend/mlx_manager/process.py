@@ -81,7 +81,7 @@ class Process:
     def run(self) -> None:
         """Returns when it has ended. Raises StartError."""
         settings, redactor = self._settings, Redactor()
-        data_dir = DataDir(settings.home)
+        data_dir = DataDir(settings.home, settings.hub_memory)
         data_dir.acquire()
         try:
             with logging_to(

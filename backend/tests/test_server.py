@@ -196,13 +196,17 @@ def test_the_directory_is_free_when_its_holder_was_killed(tmp_path: Path, hub: H
         first.send(signal.SIGKILL)
         first.ended()
     assert running_server(tmp_path / "data") is not None, "nobody was there to take it back"
-    half = tmp_path / "data" / "server.json.4711"
-    half.write_text("as one that was killed earlier still has left it")
+    memory = tmp_path / "data" / "hub-memory"
+    memory.mkdir(exist_ok=True)
+    halves = [tmp_path / "data" / "server.json", tmp_path / "data" / "library.json", memory / f"page-{'0' * 40}.json"]
+    halves = [half.with_name(f"{half.name}.4711-1.draft") for half in halves]
+    for half in halves:
+        half.write_text("as one that was killed earlier still has left it")
     with serving(tmp_path, hub.url) as api:
         server = running_server(tmp_path / "data")
         assert server is not None
         assert (server.url, server.pid) == (api.url, os.getpid())
-        assert not half.exists()
+        assert [half for half in halves if half.exists()] == []
 
 
 def test_a_port_in_use_is_known_before_anything_is_started(tmp_path: Path, hub: HubServer) -> None:

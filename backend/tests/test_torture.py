@@ -100,8 +100,10 @@ def test_what_the_server_leaves_is_seen(tmp_path: Path) -> None:
         database.execute("CREATE TABLE kept (it)")
     assert list(left_by_server(data, temporary)) == []
     (data / "server.json").touch()
+    (data / "library.json.4711-1.draft").touch()
     (temporary / "mlx-manager-xet-1").mkdir()
     assert list(left_by_server(data, temporary)) == [
+        "left in the data folder: library.json.4711-1.draft",
         "left in the data folder: server.json",
         "left in the temporary folder: mlx-manager-xet-1",
     ]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mlx_manager.errors import DataDirInUse, DataDirNotWritable
+from mlx_manager.services import drafts
 
 _LOCK, _SERVER = "lock", "server.json"
 
@@ -32,10 +32,12 @@ class RunningServer:
 
 
 class DataDir:
-    """The directory as its one holder sees it. All calls block for the time of a small file operation."""
+    """The directory as its one holder sees it. All calls block for the time of a small file operation. ``folders``:
+    those in it where drafts are written too."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *folders: Path) -> None:
         self.home = home
+        self._folders = (home, *folders)
         # Shared by threads: an embedded server is started by one thread and ended by another.
         self._lock = FileLock(home / _LOCK, thread_local=False)
 
@@ -52,18 +54,17 @@ class DataDir:
             raise _not_writable(self.home, error) from error
         try:
             # Left behind by one that was killed: nobody may take it for ours.
-            for left in self.home.glob(f"{_SERVER}*"):
-                left.unlink(missing_ok=True)
+            (self.home / _SERVER).unlink(missing_ok=True)
         except OSError as error:
             self.release()
             raise _not_writable(self.home, error) from error
+        for folder in self._folders:
+            drafts.sweep(folder)
 
     def announce(self, server: RunningServer) -> None:
         """Tell the others where this server is; they see the whole file or none. Raises DataDirNotWritable."""
-        draft = self.home / f"{_SERVER}.{os.getpid()}"
         try:
-            draft.write_text(json.dumps(asdict(server)) + "\n", encoding="utf-8")
-            draft.replace(self.home / _SERVER)
+            drafts.replace_whole(self.home / _SERVER, (json.dumps(asdict(server)) + "\n").encode())
         except OSError as error:
             raise _not_writable(self.home, error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from mlx_manager.domain.account import Account
 from mlx_manager.errors import CacheNotWritable, HubError, TokenRejected
+from mlx_manager.services import drafts
 from mlx_manager.services.hf_asking import HubAsker
 
 WITHIN_S = 8.0
@@ -75,14 +75,10 @@ class HubAccount:
             return "HF_TOKEN"
 
     def _write(self, token: str) -> None:
-        draft = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft.touch(mode=0o600)
-            draft.write_text(token, encoding="utf-8")
-            draft.replace(self._file)
+            drafts.replace_whole(self._file, token.encode(), mode=0o600)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise _not_kept(self._file, error) from error
 
     def _remove(self) -> None:

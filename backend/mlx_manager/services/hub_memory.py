@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mlx_manager.services import drafts
 from mlx_manager.services.ports import Kept
 
 log = logging.getLogger(__name__)
@@ -53,17 +54,13 @@ class HubMemory:
     def put(self, kind: str, key: str, document: Any) -> Kept:
         """Keep it; the oldest go when there are too many."""
         kept = Kept(self._clock(), document)
-        file = self._file(kind, key)
-        draft = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = json.dumps({"form": FORM, "key": key, "at": kept.at, "document": document})
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(file)
+            drafts.replace_whole(self._file(kind, key), text.encode())
             self._make_room()
         except OSError as error:
             log.warning("The Hub's answer cannot be kept in %s: %s", self._folder, error.strerror)
-            _remove(draft)
         return kept
 
     def all(self, kind: str) -> Iterator[Kept]:

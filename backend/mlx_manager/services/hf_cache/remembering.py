@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain.library import LocalModel, LocalRevision
+from mlx_manager.services import drafts
 from mlx_manager.services.hf_cache.reading import ReadModel
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ def recall(file: Path, cache_dir: Path) -> dict[str, ReadModel]:
 
 def remember(file: Path, cache_dir: Path, models: Mapping[str, ReadModel]) -> None:
     """Keep them. A disk that refuses costs the next process its time, no more."""
-    draft = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     try:
         device = cache_dir.stat().st_dev
         rows = {
@@ -53,11 +51,9 @@ def remember(file: Path, cache_dir: Path, models: Mapping[str, ReadModel]) -> No
         }
         body = json.dumps(rows, separators=(",", ":")).encode()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_bytes(_head(cache_dir, body) + b"\n" + body)
-        draft.replace(file)
+        drafts.replace_whole(file, _head(cache_dir, body) + b"\n" + body)
     except OSError as error:
         log.debug("What was read of the cache is not kept in %s: %s", file, error)
-        _remove(draft)
 
 
 def _head(cache_dir: Path, body: bytes) -> bytes:
@@ -93,10 +89,3 @@ def _model(root: str, row: list[Any]) -> ReadModel:
         tuple(zip([root + path for path in paths], *rest, strict=True)),
         is_moving=False,
     )
-
-
-def _remove(draft: Path) -> None:
-    try:
-        draft.unlink(missing_ok=True)
-    except OSError as error:
-        log.debug("%s is left: %s", draft, error.strerror)
