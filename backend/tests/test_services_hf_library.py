@@ -29,6 +29,7 @@ from hub_cache import (
     open_folder,
     plan_of,
     root_of,
+    run,
     scanned,
 )
 from mlx_manager.errors import CacheNotWritable
@@ -243,6 +244,38 @@ def test_counts_and_sizes_are_those_of_hf_cache_ls(hub: HubServer, cache: HfCach
     assert told["models"] == ours["models"]
     assert told["total"] == ours["total"] + 2 * ours["models"]["model/org/Shards"]["size"]
     assert [len(model["revisions"]) for model in ours["models"].values()] == [1, 3]
+
+
+def test_a_cache_that_nobody_may_write_is_read_as_hf_reads_it(hub: HubServer) -> None:
+    with open_folder() as folder:
+        cache = HfCache(folder / "cache", memory=folder / "home" / "library.json")
+        for repo in (REPO, "org/Shards"):
+            hf(hub, cache.cache_dir, "download", repo)
+        folders = [cache.cache_dir, *(path for path in cache.cache_dir.rglob("*") if path.is_dir())]
+        before = everything(cache.cache_dir)
+        for one in folders:
+            one.chmod(0o555)
+        try:
+            told = scanned(hub, cache.cache_dir)
+            with nobody_special():
+                with pytest.raises(PermissionError):
+                    (root_of(cache) / "new").touch()
+                assert counted(cache) == told
+                assert [model.complete for model in cache.local()] == [True, True]
+        finally:
+            for one in folders:
+                one.chmod(0o755)
+        assert everything(cache.cache_dir) == before
+
+
+def test_a_cache_that_is_not_there_is_empty_and_is_not_made(hub: HubServer, cache: HfCache) -> None:
+    """`hf` tells of none too, but as an error."""
+    told = run([str(Path(sys.executable).with_name("hf")), "cache", "ls"], environment(hub, cache.cache_dir), status=1)
+    assert told == ""
+    assert counted(cache) == {"total": 0, "models": {}}
+    assert not cache.cache_dir.exists()
+    cache.cache_dir.mkdir()
+    assert scanned(hub, cache.cache_dir) == counted(cache)
 
 
 def until(seen: Callable[[], bool]) -> None:
