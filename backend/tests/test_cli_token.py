@@ -107,3 +107,15 @@ def test_a_server_of_this_machine_alone_is_said_to_ask_for_none(home: Home) -> N
         server.wait_line(lambda line: "Ctrl-C" in line)
         assert "asks for no token" in home.run("token").out
         assert home.run("ps").code == 0
+
+
+def test_without_a_server_it_shows_it_to_its_own(home: Home) -> None:
+    """Where the setting asks for a token of everybody, a command was refused by the server that it had started."""
+    home.extra["MLX_MANAGER_ACCESS"] = "token"
+    assert home.run("pull", TINY, "--quiet").code == 0
+    found = home.run("search", "no-such-words")
+    assert (found.code, found.out) == (0, "")
+    assert "try fewer words" in found.err
+    refused = home.run("cancel", TINY)
+    assert f"The download of {TINY} is completed" in refused.err
+    assert home.run("rm", TINY, "--yes").lines[0].startswith(f"{TINY} deleted")

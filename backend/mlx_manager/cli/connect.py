@@ -106,7 +106,7 @@ class Connector:
                 advice=f"Look into the log: {self._settings.log_file}",
             ) from error
         logger.info("No server was running; this command serves at %s while it runs.", url)
-        return OwnServer(self._embedded, url)
+        return OwnServer(self._embedded, url, partial(read_token, self._settings.home))
 
     def _check_own(self) -> None:
         """Our own server does not answer to us: to start a second one would only hide why."""

@@ -25,8 +25,9 @@ T = TypeVar("T")
 
 
 class OwnServer(ApiClient):
-    def __init__(self, server: EmbeddedServer, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, server: EmbeddedServer, url: str, token: Callable[[], str | None] = lambda: None) -> None:
+        """``token``: as of an ApiClient, for what is asked over HTTP."""
+        super().__init__(url, token)
         self._server = server
 
     def request(self, wanted: ModelRequest, priority: int = 0) -> Accepted:
