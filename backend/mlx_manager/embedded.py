@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlx_manager.errors import ServerUnreachable
+from mlx_manager.errors import DataDirNotWritable, ServerUnreachable
 from mlx_manager.process import Door, Process, end_core
 from mlx_manager.settings import Settings
 from mlx_manager.wiring import Core
@@ -88,12 +88,20 @@ class EmbeddedServer:
         """A `process.Answer`."""
         self._inside = door.core, asyncio.get_running_loop()
         door.open()
-        if not await _somebody_comes(door):
-            await end_core(door.core)
-            return
-        logger.debug("Somebody has come; they are answered from now on.")
-        answer = await asyncio.to_thread(_import_answer)
-        await (answer(door) if self._patience is None else answer(door, patience=self._patience))
+        if await _somebody_comes(door):
+            logger.debug("Somebody has come; they are answered from now on.")
+            try:
+                answer = await asyncio.to_thread(_import_answer)
+                await (answer(door) if self._patience is None else answer(door, patience=self._patience))
+            except Exception:
+                # An upgrade under a long download may have taken the code away, for example. The program came for its
+                # download, not for visitors.
+                logger.exception("Others cannot be answered: from now on this process works for its own command alone.")
+                _wall_up(door)
+                await door.closing.wait()
+            else:
+                return
+        await end_core(door.core)
 
 
 async def _somebody_comes(door: Door) -> bool:
@@ -108,6 +116,14 @@ async def _somebody_comes(door: Door) -> bool:
         for wait in waits:
             wait.cancel()
     return not door.closing.is_set()
+
+
+def _wall_up(door: Door) -> None:
+    try:
+        door.wall_up()
+    except DataDirNotWritable as error:
+        # Whoever reads it is refused.
+        logger.warning("The address of this process is still announced: %s", error.detail)
 
 
 def _import_answer() -> Callable[..., Coroutine[Any, Any, None]]:

@@ -30,7 +30,7 @@ from mlx_manager.wiring import Core
 logger = logging.getLogger(__name__)
 
 OnReady = Callable[[str], None]
-"""Called once with the server's URL, on its loop, when whoever comes there is answered."""
+"""Called once with the server's URL, on its loop, when it listens there and the others can find it."""
 
 CORE_ENDS_S = 1.2
 """How long the downloads may take to write down where they stand; a disk that stalls may need longer, and is left."""
@@ -41,11 +41,13 @@ BACKLOG = 128
 @dataclass(frozen=True, slots=True)
 class Door:
     """Where others come in. ``listener`` listens already, so nobody who comes early is refused; ``open`` tells
-    everybody the address; ``closing`` is set when the process is to end."""
+    everybody the address; ``wall_up`` takes it back and refuses whoever comes, for good; ``closing`` is set when the
+    process is to end. Both calls raise DataDirNotWritable, the second after it is done."""
 
     core: Core
     listener: socket.socket
     open: Callable[[], None]
+    wall_up: Callable[[], None]
     closing: asyncio.Event
 
 
@@ -121,17 +123,27 @@ class Process:
                         others=others_of(self._settings, listener),
                     )
                 )
-                logger.info("MLX Manager %s answers at %s; models are in %s.", __version__, url, core.cache.cache_dir)
+                logger.info("MLX Manager %s listens at %s; models are in %s.", __version__, url, core.cache.cache_dir)
                 if core.access is not None:
                     logger.info("It asks for the access token, which `mlx-manager token` shows.")
                 if self._on_ready is not None:
                     self._on_ready(url)
 
+            def wall_up() -> None:
+                try:
+                    # First, so that nobody who is refused still finds it.
+                    data_dir.withdraw()
+                finally:
+                    if listener.fileno() != -1:
+                        # Or the loop would take the next file with this number for the listener.
+                        loop.remove_reader(listener)
+                        listener.close()
+
             self._close = close
             # A signal may have come while the core started.
             if self._stopping:
                 closing.set()
-            await self._answer(Door(core, listener, ready, closing))
+            await self._answer(Door(core, listener, ready, wall_up, closing))
         logger.info("Stopped.")
 
 

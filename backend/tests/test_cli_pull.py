@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli_process import Home
+from api_client import Api
+from cli_process import BACKEND, Home
 from fakes.hub_server import Blob, Fault, FaultHandle, HubServer, mlx_model_files
+from mlx_manager.services.data_dir import running_server
 
 TINY = "mlx-community/Tiny-4bit"
 BIG = "mlx-community/Big-0.1B-4bit"
@@ -182,6 +185,30 @@ def test_three_at_once_are_one_download_and_outlive_the_one_that_serves(
     assert weights.read_bytes() == Blob(BIG_BYTES).slice(0, BIG_BYTES)
     # What was in flight at the kill is asked for once more.
     assert hub.bytes_sent("model.safetensors") < 2 * BIG_BYTES
+
+
+def test_it_comes_to_its_end_when_others_cannot_be_answered(home: Home, held: FaultHandle) -> None:
+    """Whoever knocked after an upgrade had taken the web server away ended the download."""
+    upgraded = home.root / "upgraded"
+    upgraded.mkdir()
+    (upgraded / "uvicorn.py").write_text("raise ImportError('it has moved')\n")
+    home.extra["PYTHONPATH"] = os.pathsep.join((str(upgraded), str(BACKEND)))
+    with home.start("pull", BIG, "--json") as pull:
+        pull.wait_snapshot(lambda s: s["downloaded_bytes"] > 0)
+        announced = running_server(home.data)
+        assert announced is not None
+        with pytest.raises(OSError):  # noqa: PT011 - whichever way it is cut off
+            Api(announced.url).get("/health")
+        assert running_server(home.data) is None
+        with pytest.raises(ConnectionRefusedError):
+            Api(announced.url).get("/health")
+        held.clear()
+        done = pull.wait()
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.lines[-1])["status"] == "completed"
+    log = (home.data / "logs" / "mlx-manager.log").read_text()
+    assert "Others cannot be answered" in log
+    assert "it has moved" in log
 
 
 def test_somebody_else_may_cancel_it(home: Home, held: FaultHandle) -> None:

@@ -154,6 +154,7 @@ def test_it_ends_although_nobody_ever_came(tmp_path: Path) -> None:
     embedded.start()
     embedded.stop()
     log = (tmp_path / "data" / "logs" / "mlx-manager.log").read_text()
+    assert " listens at http://127.0.0.1:" in log
     assert "Stopped." in log
     assert "Somebody has come" not in log
     assert not (tmp_path / "data" / "server.json").exists()

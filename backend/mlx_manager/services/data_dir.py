@@ -68,14 +68,19 @@ class DataDir:
         except OSError as error:
             raise _not_writable(self.home, error) from error
 
+    def withdraw(self) -> None:
+        """Take the announcement back; the lock stays. Twice is fine. Raises DataDirNotWritable."""
+        try:
+            (self.home / _SERVER).unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_writable(self.home, error) from error
+
     def release(self) -> None:
         """Take the announcement back and let the lock go. Twice is fine. Raises DataDirNotWritable after letting go."""
         if not self._lock.is_locked:
             return
         try:
-            (self.home / _SERVER).unlink(missing_ok=True)
-        except OSError as error:
-            raise _not_writable(self.home, error) from error
+            self.withdraw()
         finally:
             self._lock.release()
 
