@@ -70,7 +70,16 @@ def test_on_a_screen_it_says_what_comes_next(hub: HubServer, tmp_path: Path) -> 
     assert "Some names are shortened" in screen.text and "There are more" not in screen.text
     with home.on_terminal("search", "--limit", "1", columns=100) as screen:
         assert screen.wait() == 0
-    assert "There are more" in screen.text and "shortened" not in screen.text
+    assert "There are more: --limit 100 shows" in screen.text and "shortened" not in screen.text
+
+
+def test_at_the_largest_page_it_names_no_larger_one(tmp_path: Path) -> None:
+    with HubServer() as hub:
+        for number in range(101):
+            add(hub, f"mlx-community/No-{number}-4bit")
+        with Home(tmp_path, hub.url).on_terminal("search", "--limit", "100", columns=100) as screen:
+            assert screen.wait() == 0
+    assert "There are more: words and filters narrow the list." in screen.text
 
 
 def test_facts_are_wrapped_beside_their_names(hub: HubServer, tmp_path: Path) -> None:

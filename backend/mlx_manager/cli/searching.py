@@ -13,11 +13,14 @@ from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain import words
 from mlx_manager.settings import Settings
 
+MOST = 100
+"""Models on one page, as the API has it."""
 FITS = {"fits": "fits", "tight": "tight", "no": "too large", "unknown": "?"}
 
 
 def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> None:
-    """Raises MlxManagerError. ``--json`` prints the answer of /api/models/search."""
+    """``wish``: the API's parameters, ``limit`` among them. ``--json`` prints the answer of /api/models/search. Raises
+    MlxManagerError."""
     with Connector(settings) as servers:
         page = servers.connect().search(wish)
     if as_json:
@@ -46,7 +49,8 @@ def search(settings: Settings, wish: Mapping[str, Any], *, as_json: bool) -> Non
         if any(one["model_id"] not in line for one, line in zip(page["models"], lines[1:], strict=True)):
             notes.line("Some names are shortened: a wider window shows them whole, and so does --json.")
         if page["next_cursor"]:
-            notes.line("There are more: --limit 100 shows the first hundred; words and filters narrow the list.")
+            larger = "" if wish["limit"] >= MOST else f"--limit {MOST} shows the first hundred; "
+            notes.line(f"There are more: {larger}words and filters narrow the list.")
 
 
 def _row(hit: Mapping[str, Any]) -> list[str]:
