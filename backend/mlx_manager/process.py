@@ -23,6 +23,7 @@ import psutil
 from mlx_manager import __version__
 from mlx_manager.errors import PortInUse, StartError
 from mlx_manager.logs import FILE_ONLY, Redactor, logging_to
+from mlx_manager.memory import share_arenas
 from mlx_manager.services.data_dir import DataDir, RunningServer
 from mlx_manager.settings import Settings
 from mlx_manager.wiring import Core
@@ -82,6 +83,8 @@ class Process:
 
     def run(self) -> None:
         """Returns when it has ended. Raises StartError."""
+        # Before there are threads: what they have by then they keep.
+        share_arenas()
         settings, redactor = self._settings, Redactor()
         data_dir = DataDir(settings.home, settings.hub_memory)
         data_dir.acquire()

@@ -21,7 +21,6 @@ from starlette.types import Message
 
 from mlx_manager.app import create_app
 from mlx_manager.connections import MAX_HEAD, USUAL, Connections, Patience, most_connections
-from mlx_manager.memory import share_arenas
 from mlx_manager.process import BACKLOG, LAST_THREADS_S, Door, OnReady, Process, end_core
 from mlx_manager.services.access import Access
 from mlx_manager.settings import Settings
@@ -37,7 +36,6 @@ _CALLS = 256
 def serve(settings: Settings, *, on_ready: OnReady | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then end within two seconds with everything kept. A second signal ends
     the process at once, which loses no byte either. From the main thread only. Raises StartError."""
-    share_arenas()
     process = Process(settings, _answer_at_once, on_ready=on_ready, serving=True, stderr=True)
     with _ended_by_signals(process.stop):
         process.run()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from cli_process import Home, Running
+from fakes.hub_server import Blob, HubServer
 from mlx_manager.memory import ARENAS
 
 # glibc itself says which arenas there are.
@@ -44,3 +49,34 @@ def _arenas(how: str) -> int:
 def test_many_threads_have_few_arenas() -> None:
     assert _arenas("own") > ARENAS
     assert _arenas("shared") <= ARENAS
+
+
+PULL_AND_TELL = """
+import ctypes, gc, json, sys
+from mlx_manager.cli import main
+libc = ctypes.CDLL(None)
+try:
+    main()
+finally:
+    print(json.dumps(gc.get_threshold()), file=sys.stderr, flush=True)
+    if hasattr(libc, "malloc_info"):
+        libc.fdopen.restype = ctypes.c_void_p
+        out = ctypes.c_void_p(libc.fdopen(2, b"w"))
+        libc.malloc_info(0, out)
+        libc.fflush(out)
+"""
+
+
+def test_a_pull_that_may_last_for_hours_is_as_sparing_as_a_server(tmp_path: Path) -> None:
+    with HubServer() as hub:
+        hub.add_model("org/Large-4bit", {"config.json": b"{}\n", "model.safetensors": Blob(8 << 20)})
+        command = [sys.executable, "-c", PULL_AND_TELL, "pull", "org/Large-4bit", "--quiet"]
+        running = Running(command, Home(tmp_path, hub.url).env())
+        try:
+            done = running.wait()
+        finally:
+            running.end()
+    assert done.code == 0, done.err
+    threshold, *arenas = done.err.splitlines()
+    assert tuple(json.loads(threshold)) == gc.get_threshold()
+    assert "".join(arenas).count("<heap nr=") <= ARENAS

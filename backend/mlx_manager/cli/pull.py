@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from mlx_manager.cli import views
+from mlx_manager.cli import stay, views
 from mlx_manager.cli.client import Refused, Snapshot
 from mlx_manager.cli.connect import Connector
 from mlx_manager.cli.ending import End, tell_end
@@ -50,6 +50,7 @@ def pull(settings: Settings, wanted: ModelRequest, options: PullOptions) -> int:
             # From here on there is something to pause.
             signals.has_begun = True
             accepted = api.request(wanted, options.priority)
+            stay()
             follower = Follower(servers, wanted, options.priority, (api, accepted), inbox)
             end = _watch(inbox, view, follower)
 

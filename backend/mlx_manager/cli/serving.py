@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 import webbrowser
 from dataclasses import replace
 
-from mlx_manager.cli import USUAL_GC
+from mlx_manager.cli import stay
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.server import serve
 from mlx_manager.services.access import make_pass, read_token
@@ -20,8 +19,7 @@ BROWSER_STARTS_S = 60.0
 
 def run_server(settings: Settings, *, host: str | None, port: int | None, open_page: bool, verbose: bool) -> None:
     """Until a signal ends it. Raises StartError."""
-    # From here on it is no short command, whose start counts, but one that keeps its memory small for days.
-    gc.set_threshold(*USUAL_GC)
+    stay()
     settings = replace(
         settings,
         host=settings.host if host is None else host,
