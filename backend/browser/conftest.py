@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from api_client import Api, ServerProcess
 from fakes.hub_server import HubServer
@@ -103,6 +103,21 @@ def product(hub: HubServer, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
 
 Open = Callable[..., Page]
+
+
+def drawn_after(page: Page, request: Request) -> None:
+    """The answer to that request has come, and the page has drawn what follows from it."""
+    answer = request.response()
+    assert answer is not None
+    answer.finished()
+    page.evaluate("new Promise((go) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(go))))")
+
+
+def too_wide(page: Page) -> bool:
+    """Something has to be scrolled aside. The window is wider than the page: it keeps room for a scrollbar."""
+    return bool(
+        page.evaluate("(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)(document.documentElement)")
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from conftest import PATIENCE_MS, PICTURES, WIDE, Open, Product
+from conftest import PATIENCE_MS, PICTURES, WIDE, Open, Product, too_wide
 from fakes.hub_server import HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
 from mlx_manager.services.access import read_token
@@ -51,7 +51,7 @@ def looked_at(page: Page, name: str) -> None:
     if "enlarged" not in name:
         found = Axe().run(page)
         assert found.violations_count == 0, f"{name}\n{found.generate_report()}"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    assert not too_wide(page), name
     assert page.evaluate(CUT_OFF) == [], name
     page.screenshot(path=PICTURES / f"view-{name}.png")
 
@@ -126,7 +126,7 @@ def test_enlarged_and_on_a_small_phone_nothing_is_lost(hub: HubServer, product: 
             page.get_by_role("navigation").get_by_role("link", name=view).click()
             expect(page.get_by_role("heading", level=1, name=view)).to_be_visible()
             expect(page.locator(".hit, .row, .panel").first).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} at {size}"
+            assert not too_wide(page), f"{view} at {size}"
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Route, expect
 
-from conftest import PATIENCE_MS, Open, Product
+from conftest import PATIENCE_MS, Open, Product, drawn_after, too_wide
 from discovering import LLAMA, add, quantised
 from fakes.hub_server import TOKEN, HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
@@ -29,10 +29,6 @@ HOSTILE_CARD = """
 |---|---|
 | MMLU | 52.1 |
 """
-
-
-def too_wide(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
 def test_from_opening_the_page_to_a_finished_model(hub: HubServer, open_page: Open) -> None:
@@ -75,6 +71,82 @@ def test_a_model_shows_what_decides_and_has_one_button(hub: HubServer, product: 
     assert page.locator(".button.primary").count() == 1
 
 
+def test_the_view_of_a_model_follows_what_happens_to_it(hub: HubServer, product: Product, open_page: Open) -> None:
+    hub.add_model(MODEL, mlx_model_files(2 * MB))
+    page = open_page(f"/models/{MODEL}")
+    page.get_by_role("button", name=f"Files: {MODEL}").click()
+    weights = page.get_by_role("row", name=re.compile("^model.safetensors 2"))
+    expect(weights).to_contain_text("will come")
+    get_it, use_it = page.get_by_role("region", name="Get it"), page.get_by_role("region", name="Use it")
+    get_it.get_by_role("button", name="Download 2.0 MB").click()
+    expect(use_it).to_be_visible()
+    expect(weights).to_contain_text("here")
+    expect(get_it).to_contain_text("All of it is here already.")
+    # Deleted elsewhere: whoever comes back to this window sees it.
+    assert product.api.call("DELETE", f"/api/models/local/{MODEL}").status == 200
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(get_it.get_by_role("button", name="Download 2.0 MB")).to_be_visible()
+    expect(use_it).to_be_hidden()
+    expect(weights).to_contain_text("will come")
+
+
+def test_another_revision_has_its_own_button(hub: HubServer, product: Product, open_page: Open) -> None:
+    hub.add_model(MODEL, mlx_model_files(2 * MB))
+    hub.tag(MODEL, "v1")
+    hub.commit(MODEL, {"notes.json": "{}"}, keep=True)
+    product.api.wait(product.api.download(MODEL, revision="v1"), Status.COMPLETED)
+    page = open_page(f"/models/{MODEL}?revision=v1")
+    get_it = page.get_by_role("region", name="Get it")
+    expect(get_it.get_by_role("link", name="On this machine")).to_be_visible()
+    get_it.get_by_label("Revision").select_option("main")
+    expect(page).to_have_url(f"{product.url}/models/{MODEL}")
+    product.api.wait(product.api.download(MODEL), Status.COMPLETED)
+    hub.commit(MODEL, {"more.json": "[1, 2, 3]"}, keep=True)
+    hub.tag(MODEL, "v2")
+    page.goto(f"{product.url}/models/{MODEL}?revision=v2")
+    expect(get_it.get_by_role("button", name="Download 9 B")).to_be_visible()
+    get_it.get_by_role("button", name="Download 9 B").click()
+    expect(get_it.get_by_role("link", name="On this machine")).to_be_visible()
+
+
+def test_of_two_contexts_the_last_one_counts(hub: HubServer, open_page: Open) -> None:
+    add(hub, MODEL, bits=4, counts=quantised(7 * 10**9, 4))
+    page = open_page(f"/models/{MODEL}")
+    held: list[Route] = []
+    page.route(re.compile(r"/fit/.*context=2048"), lambda route: held.append(route))
+    will_it_run = page.get_by_role("region", name="Will it run?")
+    choice = will_it_run.get_by_label("With a context of")
+    with page.expect_request(re.compile(r"/fit/.*context=2048")) as asked:
+        choice.select_option("2k tokens")
+    choice.select_option("32k tokens")
+    expect(will_it_run).to_contain_text("Context of 32k tokens")
+    held[0].continue_()
+    drawn_after(page, asked.value)
+    expect(will_it_run).to_contain_text("Context of 32k tokens")
+    assert choice.input_value() == "32768"
+
+
+def test_the_beginning_is_asked_for_again_when_it_failed(hub: HubServer, open_page: Open) -> None:
+    hub.add_model(MODEL, mlx_model_files(MB))
+    page = open_page("/settings", allowed="500")
+    trouble = {
+        "title": "x",
+        "status": 500,
+        "detail": "The beginning is not known.",
+        "code": "internal",
+        "advice": "Wait.",
+    }
+    page.route("**/api/starters", lambda route: route.fulfill(status=500, json=trouble))
+    page.get_by_role("link", name="Discover").click()
+    expect(page.get_by_role("alert")).to_contain_text("The beginning is not known.")
+    expect(page.get_by_role("heading", name="Welcome", level=1)).to_be_visible()
+    assert "one click" not in page.locator(".lead").inner_text()
+    page.unroute("**/api/starters")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".starter .button")).to_be_visible()
+    expect(page.locator(".lead")).to_contain_text("one click")
+
+
 def test_a_card_can_do_nothing(hub: HubServer, open_page: Open) -> None:
     hub.add_model(MODEL, mlx_model_files(MB) | {"README.md": f"---\nlicense: mit\n---\n{HOSTILE_CARD}"})
     page = open_page(f"/models/{MODEL}")
@@ -94,7 +166,7 @@ def test_a_gated_model_leads_to_its_access(hub: HubServer, product: Product, ope
     hit = page.get_by_role("article", name=MODEL)
     expect(hit).to_contain_text("Gated")
     assert hit.get_by_role("button", name="Download").count() == 0
-    hit.get_by_role("link", name="Get access").click()
+    hit.get_by_role("link", name="See access").click()
     expect(page.get_by_text("Its authors ask for your agreement first.")).to_be_visible()
     assert page.get_by_role("button", name="Download").count() == 0
     page.get_by_role("region", name="Get it").get_by_role("link", name="Settings").click()

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
-from conftest import PATIENCE_MS, Open, Product
+from conftest import PATIENCE_MS, Open, Product, drawn_after
 from fakes.hub_server import Fault, HubServer, mlx_model_files
 from gateway import Gateway, Streams
 
@@ -103,6 +103,28 @@ def test_what_happened_while_nobody_listened_is_told(
     gateway.streams = Streams.PASS
     expect(page.get_by_role("article", name=MODEL)).to_contain_text("Paused")
     expect(page.get_by_role("article", name=other)).to_contain_text("Complete")
+
+
+def test_an_answer_that_comes_late_takes_nothing_back(hub: HubServer, product: Product, open_page: Open) -> None:
+    hub.add_model(MODEL, mlx_model_files(2 * MB))
+    stalled = hub.fault(Fault.stall(after=MB), where="cdn")
+    page = open_page("/discover")
+    late = re.compile(r"/api/models/download/[^/]+/status$")
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(late, lambda route: held.append((route, route.fetch())))
+    with page.expect_request(late) as asked:
+        page.locator(".hit").get_by_role("button", name=f"Download {MODEL}").click()
+    stalled.wait_hit()
+    page.get_by_role("link", name=re.compile("^Downloads")).click()
+    row = page.get_by_role("article", name=MODEL)
+    expect(row).to_have_attribute("data-status", "downloading")
+    hub.clear_faults()
+    expect(row).to_have_attribute("data-status", "completed")
+    route, answer = held[0]
+    assert answer.json()["status"] != "completed"
+    route.fulfill(response=answer)
+    drawn_after(page, asked.value)
+    assert row.get_attribute("data-status") == "completed"
 
 
 def test_a_refused_move_shows_what_is_true(product: Product, running: str, gateway: Gateway, open_page: Open) -> None:

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from conftest import PATIENCE_MS, PICTURES, WIDE, Open, Product
+from conftest import PATIENCE_MS, PICTURES, WIDE, Open, Product, too_wide
 from fakes.hub_server import Fault, HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
 
@@ -67,7 +67,7 @@ def test_no_view_keeps_anybody_out(theme: str, open_page: Open) -> None:
             settled(page, view)
             found = axe.run(page)
             assert found.violations_count == 0, f"{view}, {theme}, {width}\n{found.generate_report()}"
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} is too wide"
+            assert not too_wide(page), view
             page.screenshot(path=PICTURES / f"view-{view}-{width}-{theme}.png")
 
 
@@ -81,7 +81,7 @@ def test_hostile_names_are_text(open_page: Open) -> None:
     assert page.locator("main img").count() == 0
     # One that writes from right to left turns nothing round but itself.
     assert refs.locator("bdi", has_text="gnp.eruces").count() == 1
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not too_wide(page)
 
 
 def test_find_and_get_a_model(hub: HubServer, product: Product, open_page: Open) -> None:

@@ -4,11 +4,9 @@ import { clock as timeOf } from "./format.js";
 import { ACTIVE, start as startNews } from "./live.js";
 import { keepLostIcon, showInTab } from "./milestones.js";
 import { loadCaps } from "./moves.js";
-import { dialog } from "./parts/dialog.js";
-import { keepingFocus } from "./parts/focus.js";
 import { html, keyed, nothing, render } from "./parts/html.js";
 import { icon, mark } from "./parts/icons.js";
-import { notices } from "./parts/pieces.js";
+import { dialog, notices, ticked } from "./parts/pieces.js";
 import { onEnter, start as startRouter } from "./router.js";
 import { changed, onChange, state } from "./store.js";
 import { texts } from "./texts.js";
@@ -75,7 +73,7 @@ function banner() {
   if (locked) return reloading(t.lockedTitle, t.locked);
   if (server === "gone") {
     const said = newsAt === null ? t.goneNever : t.gone(timeOf(newsAt));
-    return html`<div class="banner banner-bad">${icon("warn")}<p><strong>${t.goneTitle}</strong> ${said}</p></div>`;
+    return html`<div class="banner banner-bad">${icon("warn")}<p><strong>${t.goneTitle}</strong> ${ticked(said)}</p></div>`;
   }
   if (stream === "lost" || stream === "silent") {
     return html`<div class="banner banner-warn">${icon("warn")}<p><strong>${t.lostTitle}</strong> ${t.lost}</p></div>`;
@@ -85,6 +83,19 @@ function banner() {
 
 const reloading = (title, text) => html`<div class="banner">${icon("retry")}<p><strong>${title}</strong> ${text}</p>
   <button type="button" class="button small" @click=${() => location.reload()}>${texts.link.reload}</button></div>`;
+
+// The focus stays where a person left it, though what they pressed has become something else: Pause becomes Resume, a row
+// that is done moves to another list.
+function keepingFocus(render) {
+  const before = document.activeElement;
+  const key = before?.closest("[data-keep]")?.dataset.keep;
+  const what = before?.dataset.do;
+  render();
+  if (key === undefined || document.activeElement === before) return;
+  const place = document.querySelector(`[data-keep="${CSS.escape(key)}"]`);
+  const same = what === undefined ? null : place?.querySelector(`[data-do="${what}"]`);
+  (same ?? place?.querySelector("[data-do]") ?? place?.querySelector("a, button"))?.focus({ preventScroll: true });
+}
 
 const root = document.getElementById("app");
 let wasGone = false;

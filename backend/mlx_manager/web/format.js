@@ -49,9 +49,6 @@ export const tokens = (number) => (number >= 1024 && number % 1024 === 0 ? `${nu
 const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const clock = (at) => time.format(new Date(at));
 
-const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short", year: "numeric" });
-export const date = (moment) => day.format(new Date(moment));
-
 // How long ago, in the one unit that matters.
 export function ago(seconds) {
   if (seconds < 45) return "just now";

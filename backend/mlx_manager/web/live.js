@@ -1,11 +1,11 @@
 // The news: one event stream for everything. Where it does not carry, the list is asked for instead, and the page says so.
 //
-// A polled answer never overwrites what the stream told after it was asked for: the stream is in order, an answer may be
-// late. Silence is noticed by what the server promises: an active download is told of at least once a second.
+// An answer never overwrites what the stream told after it was asked for: the stream is in order, an answer may be late.
+// Silence is noticed by what the server promises: an active download is told of at least once a second.
 
 import { get, withQuery } from "./api.js";
 import { freeze } from "./clock.js";
-import { tell } from "./milestones.js";
+import { tell, totals } from "./milestones.js";
 import { changed, state } from "./store.js";
 
 const SILENT_AFTER_MS = 3500;
@@ -131,7 +131,7 @@ async function poll() {
   try {
     const page = await get(withQuery("/api/models/downloads", { limit: PAGE }), { timeout: ANSWER_MS });
     heard();
-    for (const snapshot of page.downloads) if ((toldAt.get(snapshot.task_id) ?? 0) < asked) take(snapshot);
+    for (const snapshot of page.downloads) takeAnswer(snapshot, asked);
     if (!state.loaded) state.older = page.next_cursor;
     state.loaded = true;
     changed();
@@ -151,7 +151,7 @@ export async function askSystem() {
     const born = `${system.pid} ${system.started_at}`;
     if (life !== null && life !== born) await anotherLife();
     life = born;
-    state.system = system;
+    state.system = { ...system, left: totals().left }; // what was still to come then
     systemTold = Date.now();
     changed();
   } catch (error) {
@@ -184,13 +184,17 @@ function failed(error) {
 export async function loadOlder() {
   const asked = Date.now();
   const page = await get(withQuery("/api/models/downloads", { limit: PAGE, cursor: state.older }));
-  for (const snapshot of page.downloads) if ((toldAt.get(snapshot.task_id) ?? 0) < asked) take(snapshot);
+  for (const snapshot of page.downloads) takeAnswer(snapshot, asked);
   state.older = page.next_cursor;
   changed();
 }
 
-// A download as it was told, by the stream or as an answer.
-export function take(snapshot) {
+// A download as an answer tells of it; `asked`: when that was asked for, in this browser's milliseconds.
+export function takeAnswer(snapshot, asked) {
+  if ((toldAt.get(snapshot.task_id) ?? 0) < asked) take(snapshot);
+}
+
+function take(snapshot) {
   const before = state.downloads.get(snapshot.task_id);
   state.downloads.set(snapshot.task_id, snapshot);
   if (before && before.status !== snapshot.status) tell(snapshot.status, snapshot);

@@ -14,13 +14,19 @@ export async function loadLocal() {
     if (error.status === undefined) throw error;
     state.local = { value: before, error, busy: false };
   }
-  state.local.old = false;
   changed();
 }
 
 export function keepLocalFresh() {
   if (state.local === null || (state.local.old && !state.local.busy)) loadLocal();
 }
+
+// Whoever comes back to the page may have deleted something elsewhere.
+addEventListener("focus", () => {
+  if (!state.local || state.link.server === "gone") return;
+  state.local.old = true;
+  changed();
+});
 
 // complete, partial or null; `told` is what came with the model when it was searched for.
 export const hereOf = (modelId, told) => (state.here ? (state.here.get(modelId) ?? null) : told);

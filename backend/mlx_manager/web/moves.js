@@ -1,13 +1,13 @@
 // What a person may ask of a download. Nothing is shown before the server has said it; until then the button waits.
 
 import { call, get, post, put } from "./api.js";
-import { take } from "./live.js";
+import { ENDED, takeAnswer } from "./live.js";
 import { announce } from "./milestones.js";
 import { told } from "./parts/pieces.js";
 import { changed, state } from "./store.js";
 import { texts } from "./texts.js";
 
-export const UNDO_S = 5;
+const UNDO_S = 5;
 const CANCEL = (id) => `/api/models/download/${encodeURIComponent(id)}/cancel`;
 
 export const pause = (id) => move(id, "pause");
@@ -17,11 +17,12 @@ async function move(id, what) {
   if (state.moving.has(id)) return;
   state.moving.set(id, what);
   changed();
+  const asked = Date.now();
   try {
-    take(await post(`/api/models/download/${encodeURIComponent(id)}/${what}`));
+    takeAnswer(await post(`/api/models/download/${encodeURIComponent(id)}/${what}`), asked);
   } catch (error) {
     // The server's picture is another one: it comes with the refusal.
-    if (error.download) take(error.download);
+    if (error.download) takeAnswer(error.download, asked);
     told(error);
   } finally {
     state.moving.delete(id);
@@ -70,7 +71,8 @@ export async function download(modelId, { revision, preset, allow_patterns, igno
   changed();
   try {
     const accepted = await post("/api/models/download", { model_id: modelId, revision, preset, allow_patterns, ignore_patterns });
-    take(await get(`/api/models/download/${accepted.task_id}/status`));
+    const asked = Date.now();
+    takeAnswer(await get(`/api/models/download/${accepted.task_id}/status`), asked);
     return accepted.task_id;
   } catch (error) {
     told(error);
@@ -102,7 +104,7 @@ export async function setCap(bps, id = null) {
 // The download of a model that is not ended, or null.
 export function inFlight(modelId) {
   for (const one of state.downloads.values()) {
-    if (one.model_id === modelId && !["completed", "failed", "cancelled"].includes(one.status)) return one;
+    if (one.model_id === modelId && !ENDED.has(one.status)) return one;
   }
   return null;
 }

@@ -24,7 +24,6 @@ export const state = {
   starters: null,
   search: null,
   model: null,
-  plans: new Map(), // model_id → what a download of it would do
   dialog: null,
 };
 

@@ -4,7 +4,7 @@ import { rate } from "../format.js";
 import { announce } from "../milestones.js";
 import { notice, state, changed } from "../store.js";
 import { texts } from "../texts.js";
-import { html, live, nothing } from "./html.js";
+import { html, live } from "./html.js";
 
 const t = texts.cap;
 const CHOICES = [1e6, 2e6, 5e6, 10e6, 25e6, 50e6, 100e6];
@@ -47,5 +47,5 @@ export function capChoice(key, bps, set) {
     <option value="" ?selected=${bps == null}>${t.none}</option>
     ${values.map((value) => html`<option value=${value} ?selected=${value === bps}>${rate(value)}</option>`)}
     <option value="other">${t.custom}</option>
-  </select>${nothing}`;
+  </select>`;
 }

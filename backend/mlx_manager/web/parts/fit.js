@@ -2,7 +2,7 @@
 
 import * as f from "../format.js";
 import { texts } from "../texts.js";
-import { html, nothing } from "./html.js";
+import { html, nothing, svg } from "./html.js";
 
 const t = texts.fit;
 const KIND = { fits: "good", tight: "warn", no: "bad", unknown: "off" };
@@ -27,7 +27,7 @@ export function fitFigures(fit) {
       <rect class="fit-weights" height="100%" width="${weights}%" />
       <rect class="fit-kv" height="100%" x="${weights}%" width="${kv}%" />
       <rect class="fit-work" height="100%" x="${weights + kv}%" width="${part(fit.work_bytes)}%" />
-      <rect class="fit-limit" height="100%" x="${Math.min(99.6, part(fit.available_bytes))}%" width="2" />
+      ${fit.needs_bytes > fit.available_bytes ? svg`<rect class="fit-limit" height="100%" x="${part(fit.available_bytes)}%" width="2" />` : nothing}
     </svg></div>
     <dl class="fit-parts">
       ${parts.map(([kind, label, bytes]) => html`<div><dt><i class="key key-${kind}"></i>${label}</dt><dd>${f.bytes(bytes)}</dd></div>`)}

@@ -11,9 +11,10 @@ import { icon } from "./icons.js";
 
 const t = texts.get;
 
-// `local`: complete, partial or null, as the server told with the model. `gated`: its own view leads through the gate.
+// `local`: complete, partial or null, as the server told with the model, or of the revision in `options`. `gated`: its
+// own view leads through the gate.
 export function getButton(modelId, local, { big = false, size = null, gated = false, options = {} } = {}) {
-  const here = hereOf(modelId, local);
+  const here = options.revision ? local : hereOf(modelId, local);
   const running = inFlight(modelId);
   const unseen = html`<span class="unseen"> ${modelId}</span>`;
   const shape = big ? "button primary big" : "button small";
@@ -21,7 +22,7 @@ export function getButton(modelId, local, { big = false, size = null, gated = fa
     const word = running.status === "downloading" ? f.percent(running.progress) : texts.status[running.status];
     return html`<a class="${shape} is-on" data-do="get" data-view href="/downloads">${icon("downloads")}<span>${word}</span>${unseen}</a>`;
   }
-  if (here === "complete" && state.route.query.get("revision") === null) {
+  if (here === "complete") {
     return html`<a class="${shape} is-here" data-do="get" data-view href="/library">${icon("check")}<span>${t.here}</span>${unseen}</a>`;
   }
   if (gated && here === null) {

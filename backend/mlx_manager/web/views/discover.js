@@ -1,18 +1,18 @@
-// What there is: search, filters, and the first minute of an empty library.
+// What there is: search, filters, what is found, and the first minute of an empty library.
 
 import { get, withQuery } from "../api.js";
-import { ago, bytes } from "../format.js";
+import * as f from "../format.js";
 import { keepLocalFresh } from "../local.js";
 import { announce } from "../milestones.js";
+import { fitWord } from "../parts/fit.js";
 import { getButton } from "../parts/get.js";
-import { hit } from "../parts/hit.js";
 import { html, live, nothing, repeat } from "../parts/html.js";
 import { icon } from "../parts/icons.js";
-import { loading, trouble } from "../parts/pieces.js";
+import { loading, name, trouble } from "../parts/pieces.js";
 import { replaceQuery } from "../router.js";
 import { changed, state } from "../store.js";
 import { texts } from "../texts.js";
-import { welcome } from "./welcome.js";
+import { load } from "./settings.js";
 
 const t = texts.discover;
 const PATIENCE_MS = 300;
@@ -24,19 +24,11 @@ let asking = null;
 
 export function enterDiscover(route) {
   search(route.query);
-  if (!state.starters) load("starters", "/api/starters");
-  if (!state.machine) load("machine", "/api/machine");
+  if (!state.starters?.value?.models.length) loadStarters();
+  if (!state.machine?.value) load("machine", "/api/machine");
 }
 
-async function load(key, path) {
-  try {
-    state[key] = { value: await get(path), error: null };
-  } catch (error) {
-    if (error.status === undefined) throw error;
-    state[key] = { value: null, error };
-  }
-  changed();
-}
+const loadStarters = () => load("starters", "/api/starters");
 
 const RANGES = { "-1": [null, 1e9], "1-4": [1e9, 4e9], "4-9": [4e9, 9e9], "9-20": [9e9, 20e9], "20-40": [20e9, 40e9], "40-": [40e9, null] };
 
@@ -85,7 +77,7 @@ export function discover() {
   const first = asks === "" && filtered === 0 && state.local?.value?.models.length === 0;
   return html`<header class="view-head">
       <h1 tabindex="-1">${first ? texts.welcome.title : t.title}</h1>
-      <p class="lead">${first ? texts.welcome.lead : t.lead}</p>
+      <p class="lead">${first && state.starters?.value?.models.length ? texts.welcome.lead : t.lead}</p>
     </header>
     ${first ? welcome() : nothing}
     <form role="search" class="search" @submit=${(event) => { event.preventDefault(); set("q", [asks]); }}>
@@ -96,6 +88,27 @@ export function discover() {
       ${filters(query, filtered)}
     </form>
     ${results(asks)}`;
+}
+
+// Nothing is here yet, so three models that run on this machine, with one button each.
+function welcome() {
+  const { value, error } = state.starters ?? {};
+  if (error) return html`<div class="welcome">${trouble(error, loadStarters)}</div>`;
+  const models = value?.models ?? [];
+  if (models.length === 0) return nothing;
+  return html`<section class="welcome" aria-label=${texts.welcome.label}>
+    <ul class="starters">${models.map((model, i) => html`<li class="starter" data-keep="starter ${model.model_id}">
+      <p class="starter-kind">${texts.welcome.kinds[Math.min(i, texts.welcome.kinds.length - 1)]}</p>
+      <h2>${name(model.model_id)}</h2>
+      <p class="hit-facts">
+        ${model.params === null ? nothing : html`<span>${texts.hit.parameters(f.parameters(model.params))}</span>`}
+        ${model.quant ? html`<span>${model.quant.label}</span>` : nothing}
+      </p>
+      <p>${fitWord(model.fit)}</p>
+      ${getButton(model.model_id, model.local, { big: true, size: model.size_bytes, gated: Boolean(model.gated) })}
+    </li>`)}</ul>
+    ${state.machine?.value ? html`<p class="muted">${state.machine.value.text}</p>` : nothing}
+  </section>`;
 }
 
 const select = (name, query, choices, label, empty) => {
@@ -123,7 +136,7 @@ function filters(query, filtered) {
     ${toggle("fits", query, "true", t.fits)}
     ${select("quant", query, t.quants, t.quant, t.anyQuant)}
     ${select("params", query, t.params, t.parameters, t.anyParameters)}
-    ${select("max_size_bytes", query, [2e9, 5e9, 10e9, 20e9, 50e9].map((b) => [String(b), t.upTo(bytes(b))]), t.size, t.anySize)}
+    ${select("max_size_bytes", query, [2e9, 5e9, 10e9, 20e9, 50e9].map((b) => [String(b), t.upTo(f.bytes(b))]), t.size, t.anySize)}
     ${select("licence", query, t.licences, t.licence, t.anyLicence)}
     ${select("gated", query, t.gates, t.gate, t.anyGate)}
     ${["vision", "tools", "thinking", "embedding", "audio"].map((one) => toggle("capability", query, one, texts.capability[one]))}
@@ -152,8 +165,31 @@ function results(asks) {
   </section>`;
 }
 
+// A model as search tells it: the facts that decide, and one button.
+function hit(m) {
+  const size = m.size_bytes === null ? null : `${m.size_is_estimate ? `${texts.hit.about} ` : ""}${f.bytes(m.size_bytes)}`;
+  const facts = [
+    m.params === null ? null : texts.hit.parameters(f.parameters(m.params)),
+    m.quant?.label ?? null,
+    size,
+    ...m.capabilities.map((one) => texts.capability[one] ?? one),
+  ].filter((one) => one !== null);
+  return html`<article class="hit" data-keep="hit ${m.model_id}" aria-label=${m.model_id}>
+    <div class="hit-what">
+      <h2>${name(m.model_id)}</h2>
+      <p class="hit-facts">${facts.map((one) => html`<span>${one}</span>`)}</p>
+    </div>
+    <div class="hit-fit">${fitWord(m.fit)}${m.gated ? html`<span class="gated" title=${texts.hit.gatedWhy}>${icon("lock")}${texts.hit.gated}</span>` : nothing}</div>
+    <p class="hit-said">
+      ${m.downloads === null ? nothing : html`<span title=${f.exact(m.downloads)}>${texts.hit.downloads(f.count(m.downloads))}</span>`}
+      ${m.updated_at ? html`<span>${texts.hit.updated(f.ago((Date.now() - Date.parse(m.updated_at)) / 1000))}</span>` : nothing}
+    </p>
+    <div class="hit-get">${getButton(m.model_id, m.local, { gated: Boolean(m.gated) })}</div>
+  </article>`;
+}
+
 function age(found) {
   if (!found.as_of) return nothing;
   const seconds = found.age_s + (Date.now() - found.told) / 1000;
-  return html`<p class="asof ${found.stale ? "warn" : ""}">${found.stale ? t.stale(ago(seconds)) : t.asOf(ago(seconds))}${found.note ? html` ${found.note}` : nothing}</p>`;
+  return html`<p class="asof ${found.stale ? "warn" : ""}">${found.stale ? t.stale(f.ago(seconds)) : t.asOf(f.ago(seconds))}${found.note ? html` ${found.note}` : nothing}</p>`;
 }

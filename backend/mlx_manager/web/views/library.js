@@ -6,14 +6,14 @@ import * as f from "../format.js";
 import { keepLocalFresh, loadLocal } from "../local.js";
 import { announce } from "../milestones.js";
 import { download, inFlight } from "../moves.js";
-import { closeDialog, dialogButtons, openDialog } from "../parts/dialog.js";
 import { html, live, nothing, repeat } from "../parts/html.js";
 import { icon } from "../parts/icons.js";
-import { foldId, loading, name, paste, trouble, unfold } from "../parts/pieces.js";
+import { closeDialog, dialogButtons, foldId, loading, name, openDialog, paste, trouble, unfold } from "../parts/pieces.js";
 import { askSystem } from "../live.js";
 import { replaceQuery } from "../router.js";
 import { changed, notice, state } from "../store.js";
 import { texts } from "../texts.js";
+import { stateWord } from "./downloads.js";
 
 const t = texts.library;
 // Lines to paste into a shell are made of these alone: a folder in the cache may be called anything.
@@ -76,7 +76,7 @@ function book(m) {
   return html`<article class="row book" data-keep="book ${m.model_id}" aria-label=${m.model_id}>
     <div class="row-head">
       <h2>${name(m.model_id)}</h2>
-      ${running ? html`<a class="state state-on" data-view href="/downloads"><i></i>${texts.status[running.status]}</a>`
+      ${running ? html`<a data-view href="/downloads">${stateWord(running)}</a>`
         : m.complete ? html`<span class="state state-good">${icon("check")}${t.complete}</span>`
         : html`<span class="state state-warn"><i></i>${t.partial}</span>`}
       <div class="row-actions">
@@ -86,8 +86,8 @@ function book(m) {
       </div>
     </div>
     <p class="figures">
-      <span class="percent">${f.bytes(m.size_bytes)}</span>
-      ${m.partial_bytes > 0 && !running ? html`<span class="warn">${t.partialBytes(f.bytes(m.partial_bytes))}</span>` : nothing}
+      <span class="percent">${f.bytes(m.size_bytes - m.partial_bytes)}</span>
+      ${m.partial_bytes > 0 ? html`<span class=${running ? "" : "warn"}>${t.partialBytes(f.bytes(m.partial_bytes))}</span>` : nothing}
       ${m.revisions.length > 1 ? html`<span>${t.commits(m.revisions.length)}</span>` : nothing}
       <span>${t.changed(f.ago(since(m.modified_at)))}</span>
       ${m.last_used_at ? html`<span>${t.used(f.ago(since(m.last_used_at)))}</span>` : nothing}
@@ -152,7 +152,7 @@ function deleteBody(modelId, revision, about) {
     about.busy = false;
     changed();
   };
-  return html`<p>${name(modelId, { link: false })}${revision ? html` <code>${revision.slice(0, 12)}</code>` : nothing}</p>
+  return html`<p><strong>${name(modelId, { link: false })}</strong>${revision ? html` <code>${revision.slice(0, 12)}</code>` : nothing}</p>
     ${error ? trouble(error) : nothing}
     ${!plan && !error ? loading() : nothing}
     ${plan ? html`<dl class="plan">

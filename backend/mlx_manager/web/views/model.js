@@ -18,19 +18,24 @@ const CONTEXTS = [2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144];
 const MOST_FILES = 300;
 
 export function enterModel(route) {
+  if (state.local) state.local.old = true;
   load(route.model, route.query);
 }
 
-async function load(id, query) {
+const again = () => load(state.route.model, state.route.query);
+
+async function load(id, query, followed = null) {
   const revision = query.get("revision");
-  const { info: before, fit } = state.model?.id === id ? state.model : { info: null, fit: null };
-  state.model = { id, info: before, fit, plan: null, error: null, busy: true };
-  const mine = state.model;
+  const { info: before, fit, plan, ...last } = state.model?.id === id ? state.model : { info: null, fit: null };
+  const mine = { id, revision, info: before, fit, plan: last.revision === revision ? plan : null, followed, error: null, busy: true };
+  state.model = mine;
   changed();
   try {
     const info = await get(withQuery(`/api/models/info/${modelPath(id)}`, { revision, context: query.get("context") }));
     if (state.model !== mine) return;
-    Object.assign(mine, { info, fit: info.fit, told: Date.now() });
+    mine.info = info;
+    // Another context may have been chosen meanwhile.
+    if (!mine.fit || state.route.query.get("context") === query.get("context")) mine.fit = info.fit;
   } catch (error) {
     if (error.status === undefined) throw error;
     mine.error = error;
@@ -38,6 +43,16 @@ async function load(id, query) {
   mine.busy = false;
   changed();
   if (mine.info && !mine.error && !isLocked(mine.info)) await loadPlan(mine, revision);
+}
+
+// What of a model is here, in short.
+const inShort = (local) => (local ? [local.complete, local.size_bytes, local.partial_bytes, local.revisions.length].join() : "");
+
+// The library was read again and tells otherwise than this view does: ask again, once for each thing that it tells.
+function followLibrary(it) {
+  if (!it?.info || it.busy || !state.local?.value || state.local.busy) return;
+  const now = inShort(state.local.value.models.find((one) => one.model_id === it.id));
+  if (now !== inShort(it.info.local) && now !== it.followed) load(it.id, state.route.query, now);
 }
 
 // Nobody may fetch it yet, so there is nothing to plan.
@@ -52,23 +67,25 @@ async function loadPlan(mine, revision) {
     mine.plan = await post("/api/models/plan", body);
   } catch (error) {
     if (error.status === undefined) throw error;
-    mine.planError = error;
+    Object.assign(mine, { plan: null, planError: error });
   }
   changed();
 }
 
 async function chooseContext(event) {
+  const mine = state.model;
   const context = event.target.value;
   const query = new URLSearchParams(state.route.query);
   query.set("context", context);
   replaceQuery(query);
-  const mine = state.model;
+  // Of two quick choices the last one counts, whichever is answered first.
+  const counts = () => state.model === mine && state.route.query.get("context") === context;
   try {
-    const revision = query.get("revision");
-    mine.fit = await get(withQuery(`/api/models/fit/${modelPath(mine.id)}`, { revision, context }));
+    const fit = await get(withQuery(`/api/models/fit/${modelPath(mine.id)}`, { revision: mine.revision, context }));
+    if (counts()) Object.assign(mine, { fit, fitError: null });
   } catch (error) {
     if (error.status === undefined) throw error;
-    mine.error = error;
+    if (counts()) mine.fitError = error;
   }
   changed();
 }
@@ -78,12 +95,14 @@ export function model() {
   const it = state.model;
   const id = state.route.model;
   const info = it?.info;
+  const error = it?.error ?? it?.fitError;
+  followLibrary(it);
   return html`<nav class="crumbs" aria-label=${t.back}><a data-view href="/discover">← ${texts.nav.discover}</a></nav>
     <header class="view-head model-head">
       <h1 tabindex="-1">${name(id, { link: false })}</h1>
       ${info ? html`<p class="hit-facts">${headFacts(info).map((one) => html`<span>${one}</span>`)}</p>` : nothing}
     </header>
-    ${it?.error ? trouble(it.error, () => load(id, state.route.query)) : nothing}
+    ${error ? trouble(error, again) : nothing}
     ${!info && it?.busy ? loading() : nothing}
     ${info ? body(it, info) : nothing}`;
 }
@@ -102,12 +121,14 @@ const headFacts = (m) =>
 
 function body(it, m) {
   const revision = state.route.query.get("revision");
-  const here = m.local === null || revision ? null : m.local.complete ? "complete" : "partial";
+  const here =
+    revision ? (it.plan?.fetch_bytes === 0 && m.files.every((one) => one.here || !one.chosen) ? "complete" : null)
+    : m.local ? (m.local.complete ? "complete" : "partial") : null;
   return html`${m.stale || m.note ? html`<p class="asof warn">${m.stale ? texts.discover.stale(f.ago(m.age_s)) : nothing} ${m.note ?? nothing}</p>` : nothing}
     <div class="model-top">
       <section class="panel" aria-labelledby="h-get">
         <h2 id="h-get">${t.get}</h2>
-        ${isLocked(m) ? gate(m, () => load(it.id, state.route.query)) : html`${planText(it)}
+        ${isLocked(m) ? gate(m, again) : html`${planText(it)}
           ${REFUSED.has(it.planError?.status) && !here ? nothing : getButton(m.model_id, here, { big: true, size: it.plan?.fetch_bytes ?? m.size_bytes, options: revision ? { revision } : {} })}`}
         ${revisions(m)}
         <p class="links"><a href=${m.hub_url} target="_blank" rel="noopener noreferrer">${t.onHub}${icon("out")}</a></p>
@@ -133,7 +154,8 @@ const contexts = (m, fit) =>
 
 function planText(it) {
   const p = it.plan;
-  if (!p) return it.planError ? trouble(it.planError, () => load(it.id, state.route.query)) : html`<p class="muted">${t.planning}</p>`;
+  if (!p && it.error) return nothing; // said above
+  if (!p) return it.planError ? trouble(it.planError, again) : html`<p class="muted">${t.planning}</p>`;
   return html`<dl class="plan">
       <div><dt>${t.fetch}</dt><dd>${f.bytes(p.fetch_bytes)} ${p.eta_s !== null ? html`<small>${t.takes(f.duration(p.eta_s))}</small>` : nothing}</dd></div>
       ${p.here_bytes > 0 ? html`<div><dt>${t.here}</dt><dd>${f.bytes(p.here_bytes)}</dd></div>` : nothing}
@@ -164,7 +186,7 @@ function variants(m) {
     <h2 id="h-variants">${t.variants}</h2>
     <table class="table">
       <thead><tr><th scope="col">${t.variant}</th><th scope="col">${t.quant}</th><th scope="col" class="num">${t.size}</th><th scope="col">${t.fit}</th><th scope="col"><span class="unseen">${t.get}</span></th></tr></thead>
-      <tbody>${m.variants.map((one) => html`<tr class=${one.model_id === m.model_id ? "is-this" : ""}>
+      <tbody>${m.variants.map((one) => html`<tr>
         <th scope="row">${name(one.model_id)}</th><td>${one.quant?.label ?? "–"}</td>
         <td class="num">${one.size_bytes === null ? "–" : html`${one.size_is_estimate ? `${texts.hit.about} ` : ""}${f.bytes(one.size_bytes)}`}</td>
         <td>${fitWord(one.fit)}</td><td>${getButton(one.model_id, one.local, { gated: Boolean(one.gated) })}</td>
@@ -181,7 +203,7 @@ function files(m) {
   const key = `files ${m.model_id}`;
   const open = state.open.has(key);
   const shown = m.files.slice(0, MOST_FILES);
-  return html`<section class="group fold" aria-labelledby="h-files">
+  return html`<section class="group files-of" aria-labelledby="h-files">
     <h2 id="h-files">${t.files} <span class="tally">${m.files.length}</span> ${unfold(key, t.files, m.model_id)}</h2>
     ${open ? html`<table class="table files" id=${foldId(key)}>
       <thead><tr><th scope="col">${texts.downloads.file}</th><th scope="col" class="num">${t.size}</th><th scope="col">${t.state}</th></tr></thead>

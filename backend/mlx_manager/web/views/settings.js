@@ -18,7 +18,8 @@ export function enterSettings() {
   loadCaps().catch((error) => error.code === "unreachable" || told(error));
 }
 
-async function load(key, path) {
+// What the server answers, as state[key]: its value, or the error that came instead.
+export async function load(key, path) {
   try {
     state[key] = { value: null, ...state[key], value: await get(path), error: null };
   } catch (error) {
