@@ -175,14 +175,14 @@ class Connections:
         file.backoff.worked()
         if file.trouble is not None and file.trouble.until <= fetch.last_byte_at:
             self._log.info("%s: going on after: %s", file.job.path, file.trouble.reason)
-            back, file.trouble = file.trouble.unreachable, None
-            if back:
-                self._network_is_back(fetch.last_byte_at)
+            host, file.trouble = file.trouble.unreachable, None
+            if host is not None:
+                self._is_back(host, fetch.last_byte_at)
 
-    def _network_is_back(self, now: float) -> None:
-        """For one file; so the others need not wait out their time."""
+    def _is_back(self, host: str, now: float) -> None:
+        """One file has found it out, so the others need not wait out their time."""
         for other in self._stages.open:
-            if other.trouble is not None and other.trouble.unreachable and other.trouble.until > now:
+            if other.trouble is not None and other.trouble.unreachable == host and other.trouble.until > now:
                 other.trouble = replace(other.trouble, until=now)
 
     def bytes_written(self, fetch: Fetch) -> None:
@@ -252,9 +252,10 @@ class Connections:
             return
         if resolve_again or file.source.has_mirrors:
             file.source.resolve_again(fetch.address)
-        # To be refused at the door costs nobody anything, and a network that is back should be seen soon.
-        unreachable = isinstance(error, SourceUnreachable)
-        near = self._limits.backoff_near_s if unreachable else None
+        unreachable = fetch.address.host if isinstance(error, SourceUnreachable) else None
+        # To be refused at the door costs nobody anything, and a network that is back should be seen soon. Where the Hub
+        # is to be asked for another address first, it does cost.
+        near = self._limits.backoff_near_s if unreachable is not None and not resolve_again else None
         # Connections that fail side by side are one failure: the first one's wait covers them.
         wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed(near)
         until = now + max(wait, asked or 0.0)

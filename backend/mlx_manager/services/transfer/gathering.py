@@ -33,14 +33,15 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What went wrong and has not been made good by a byte since; ``until`` on the steady clock: not asked before."""
+    """What went wrong and has not been made good by a byte since; ``until`` on the steady clock: not asked before.
+    ``unreachable``: the host that could not be reached."""
 
     reason: str
     until: float
     tries: int
     rate_limited: bool
     advice: str | None = None
-    unreachable: bool = False
+    unreachable: str | None = None
 
 
 class Gathering:
