@@ -84,6 +84,7 @@ def test_the_library_is_measured_and_its_table_written(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     ours, theirs = page.read_text().split("<!-- library: end -->")
-    assert "| `mlx-manager ls`, the whole process |" in ours and "old figures" not in ours
+    assert "| `mlx-manager ls`, the whole process | 1 |" in ours and "old figures" not in ours
+    assert "| a later look of a running server | 3 |" in ours, "the figures are of all looks, not of the best"
     assert theirs.endswith(PAGE)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["page.md", "shelf", "shelf.made"]
