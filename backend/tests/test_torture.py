@@ -152,7 +152,8 @@ def test_what_was_here_long_before_the_blow_may_not_come_again() -> None:
     records = [_record(1.0, 0, MB, 3.0), _record(2.0, MB, 9 * MB, 10.0), _record(21.0, 0, MB, 22.0)]
     first, second = losses(records, lives)
     assert (first.lost, first.settled, second.lost, second.settled) == (0, MB, 0, 0)
-    assert first.beyond(line_bps=MB) == ["life 1: 1000000 bytes came again that had been here for long"]
+    said = "life 1: 1000000 bytes came again that had been here for long (torture/Model a: 1000000)"
+    assert first.beyond(line_bps=MB) == [said]
 
 
 def test_what_comes_twice_within_a_life_is_seen_whether_or_not_a_blow_ended_it() -> None:

@@ -11,8 +11,10 @@ from typing import Any
 from fakes.hub_message import parse_range
 
 SYNCED_S = 2.0
-"""Bytes are made durable once a second (see transfer/limits.py), and the disk needs its time for that: what came longer
-ago than so many seconds must be there after a blow."""
+"""Bytes are made durable once a second (see transfer/limits.py), and the disk needs its time for that: no more than
+what the line brings in so many seconds comes again after a blow."""
+SETTLED_S = 3.0
+"""What came longer ago is there after a blow, whatever it belongs to: a busy disk may need a second and more."""
 BUFFERED = 4 << 20
 """Bytes that the hub has sent and that lie in the buffers of connections."""
 
@@ -46,6 +48,8 @@ class Loss:
     brought: int
     lost: int
     settled: int
+    forgotten: Sequence[str] = ()
+    """The files that the settled bytes belong to, each with how many of them."""
 
     def beyond(self, line_bps: int) -> list[str]:
         """What of it should not be, in words. ``line_bps``: bytes per second that can come at most."""
@@ -54,7 +58,10 @@ class Loss:
         if self.lost > allowed:
             wrong.append(f"life {self.life.number}: {self.lost} bytes came again, and {allowed} had been on their way")
         if self.settled:
-            wrong.append(f"life {self.life.number}: {self.settled} bytes came again that had been here for long")
+            wrong.append(
+                f"life {self.life.number}: {self.settled} bytes came again that had been here for long"
+                f" ({', '.join(self.forgotten)})"
+            )
         return wrong
 
 
@@ -69,8 +76,18 @@ def losses(records: Sequence[Record], lives: Sequence[Lived]) -> list[Loss]:
         later = spans(record for record in records if record["at"] > life.died_at)
         lost = common(spans(under_way), later)
         brought = total(spans(under_way))
-        found.append(Loss(life, len(under_way), brought, lost, common(spans(own), later) - lost))
+        settled = common(spans(own), later) - lost
+        forgotten = _forgotten(spans(own), spans(under_way), later) if settled else ()
+        found.append(Loss(life, len(under_way), brought, lost, settled, forgotten))
     return found
+
+
+def _forgotten(own: Spans, under_way: Spans, later: Spans) -> Sequence[str]:
+    def of(some: Spans, name: str) -> Spans:
+        return {name: some[name]} if name in some else {}
+
+    counts = {name: common(of(own, name), later) - common(of(under_way, name), later) for name in own}
+    return [f"{name}: {count}" for name, count in counts.items() if count]
 
 
 def came_twice(records: Sequence[Record], lives: Iterable[Lived]) -> int:
@@ -119,4 +136,4 @@ def _is_under_way(record: Record, died_at: float) -> bool:
     # told. So all of them count, against the bound on how much can have come.
     if "xorb" in record["labels"] or record["ended_at"] is None:
         return True
-    return bool(record["ended_at"] > died_at - SYNCED_S)
+    return bool(record["ended_at"] > died_at - SETTLED_S)

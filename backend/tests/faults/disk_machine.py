@@ -67,7 +67,7 @@ def asleep(scene: Scene) -> None:
 # What waits unread in the kernels' buffers when it wakes, a sleep's worth, may come over other connections too.
 @row("The machine sleeps for 20 s, and the connections are still there", again=16 * MIB, lasts_s=30)
 def asleep_shortly(scene: Scene) -> None:
-    scene.model(16 * MIB)
+    scene.model(128 * MIB)  # more than fits into sockets while nobody reads them
     slow = scene.slow(4e6)
     scene.serve()
     scene.ask()
