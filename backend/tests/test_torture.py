@@ -124,6 +124,7 @@ def _record(at: float, start: int, sent: int, ended_at: float, file: str = "a") 
         "range": f"bytes={start}-{10 * MB - 1}",
         "size": 10 * MB,
         "sent": sent,
+        "outcome": "sent",
         "repo": "torture/Model",
         "file": file,
         "path": f"/{file}",
@@ -154,6 +155,16 @@ def test_what_was_here_long_before_the_blow_may_not_come_again() -> None:
     assert (first.lost, first.settled, second.lost, second.settled) == (0, MB, 0, 0)
     said = "life 1: 1000000 bytes came again that had been here for long (torture/Model a: 1000000)"
     assert first.beyond(line_bps=MB) == [said]
+
+
+def test_what_a_connection_that_was_let_go_had_in_its_buffers_never_was_here() -> None:
+    """The end of its range was given to another one, which had not got so far at the blow."""
+    life = Lived(1, 0.0, 10.0)
+    let_go = _record(1.0, 0, MB, 3.0) | {"outcome": "gone"}
+    (loss,) = losses([let_go, _record(11.0, MB - 100_000, MB, 12.0)], [life])
+    assert (loss.lost, loss.settled) == (0, 0)
+    (loss,) = losses([let_go, _record(11.0, 0, MB, 12.0)], [life])
+    assert loss.settled == MB - (512 << 10)
 
 
 def test_what_comes_twice_within_a_life_is_seen_whether_or_not_a_blow_ended_it() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 from fakes.hub_message import parse_range
 
 SYNCED_S = 2.0
-"""Bytes are made durable once a second (see transfer/limits.py), and the disk needs its time for that: no more than
-what the line brings in so many seconds comes again after a blow."""
-SETTLED_S = 3.0
-"""What came longer ago is there after a blow, whatever it belongs to: a busy disk may need a second and more."""
+"""Bytes are made durable once a second (see transfer/limits.py), and the disk needs its time for that: what came longer
+ago than so many seconds must be there after a blow."""
 BUFFERED = 4 << 20
 """Bytes that the hub has sent and that lie in the buffers of connections."""
+UNREAD = 512 << 10
+"""Bytes that the hub has sent and nobody took, of a connection that was let go before its end: half of its range was
+given to another one, or it was too slow, or it broke."""
 
 Record = Mapping[str, Any]
 Spans = dict[str, list[tuple[int, int]]]
@@ -76,8 +77,9 @@ def losses(records: Sequence[Record], lives: Sequence[Lived]) -> list[Loss]:
         later = spans(record for record in records if record["at"] > life.died_at)
         lost = common(spans(under_way), later)
         brought = total(spans(under_way))
-        settled = common(spans(own), later) - lost
-        forgotten = _forgotten(spans(own), spans(under_way), later) if settled else ()
+        taken = spans(chain(under_way, map(_as_taken, own)))
+        settled = common(taken, later) - lost
+        forgotten = _forgotten(taken, spans(under_way), later) if settled else ()
         found.append(Loss(life, len(under_way), brought, lost, settled, forgotten))
     return found
 
@@ -131,9 +133,16 @@ def _merged(some: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
+def _as_taken(record: Record) -> Record:
+    """Less what of it may never have been read."""
+    if record["outcome"] == "sent":
+        return record
+    return {**record, "sent": max(0, record["sent"] - UNREAD)}
+
+
 def _is_under_way(record: Record, died_at: float) -> bool:
     # A piece of Xet's is several xorbs, which hf_xet holds until the last of them is there; when that was we are not
     # told. So all of them count, against the bound on how much can have come.
     if "xorb" in record["labels"] or record["ended_at"] is None:
         return True
-    return bool(record["ended_at"] > died_at - SETTLED_S)
+    return bool(record["ended_at"] > died_at - SYNCED_S)
