@@ -13,6 +13,7 @@ from mlx_manager.domain.download import Download
 from mlx_manager.domain.states import Desire
 from mlx_manager.errors import DownloadInFlight, LedgerFailed
 from mlx_manager.services.downloads.live import Live
+from mlx_manager.services.downloads.whole import ended
 from mlx_manager.services.ports import DownloadStore
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,7 @@ class Ledger:
         if self.closed:
             raise LedgerFailed("The list of downloads is closed: MLX Manager is stopping.")
         future = asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **kwargs))
-        cancelled = False
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
+        if await ended(future):
             if error := future.exception():
                 logger.debug("Nobody waits for it any more: %s", error)
             raise asyncio.CancelledError

@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def then_cancelled(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call it in a thread. A cancellation has its way once that has ended, so that nobody meets it still at work."""
     work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
-    cancelled = await _ended(work)
+    cancelled = await ended(work)
     result = work.result()
     if cancelled:
         raise asyncio.CancelledError
@@ -23,12 +23,12 @@ async def then_cancelled(function: Callable[P, T], *args: P.args, **kwargs: P.kw
 async def not_cancelled(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call it in a thread. A cancellation comes too late for it: what it has done counts."""
     work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
-    await _ended(work)
+    await ended(work)
     return work.result()
 
 
-async def _ended(work: asyncio.Future[T]) -> bool:
-    """Wait for it; whether we were cancelled meanwhile."""
+async def ended(work: asyncio.Future[T]) -> bool:
+    """Wait for it to its end; whether we were cancelled meanwhile."""
     cancelled = False
     while not work.done():
         try:
