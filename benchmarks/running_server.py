@@ -49,7 +49,7 @@ class RunningServer:
             if url is None:
                 return Cost(Ending.FAILED, 0, 0, 0, last_words(log) or "the server did not start")
             server = psutil.Process(process.pid)
-            with MemoryWatch(process.pid) as memory:
+            with MemoryWatch(process.pid, young=False) as memory:
                 cpu_before = cpu_seconds(server)
                 began = time.perf_counter()
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import httpx2
 import psutil
 
 from mlx_manager import __version__
-from mlx_manager.domain.diagnosis import Finding, skipped
+from mlx_manager.domain.diagnosis import Finding, skipped, wrong
 from mlx_manager.domain.hub_checks import Way, judge_way
 from mlx_manager.domain.machine_checks import (
     ServerFacts,
@@ -24,6 +24,7 @@ from mlx_manager.domain.machine_checks import (
     judge_leftovers,
     judge_server,
 )
+from mlx_manager.errors import HubError
 from mlx_manager.services.data_dir import running_server
 from mlx_manager.services.doctor import (
     Check,
@@ -52,16 +53,8 @@ USER_AGENT = f"mlx-manager/{__version__}"
 def check_up(settings: Settings) -> Iterator[tuple[str, Pending]]:
     """Every check in its order, with its heading. All of them are at work already. Nothing is changed; what is tried in
     a folder is removed at once."""
-    answers = HubAnswers(
-        settings.hf_endpoint,
-        trust=httpx2.create_ssl_context(),
-        timeout_s=_patience_s(settings),
-        token=_hub(settings).token,
-        user_agent=USER_AGENT,
-        platform=platform.system(),
-    )
-    here, there = list(_here(settings)), list(_there(settings, answers))
-    with closing(answers):
+    with ExitStack() as ends:
+        here, there = list(_here(settings)), list(_there(settings, ends))
         for pending in examine([*here, *there]):
             yield HERE if pending.check in here else THERE, pending
 
@@ -112,12 +105,28 @@ def _server(settings: Settings) -> ServerFacts:
     )
 
 
-def _there(settings: Settings, answers: HubAnswers) -> Iterator[Check]:
+def _there(settings: Settings, ends: ExitStack) -> Iterator[Check]:
     yield Check("way", "Asked at", lambda: judge_way(_way(settings)), SERVER_S)
     if settings.hf_hub_offline:
         return
-    proxy = _hub(settings).proxy_for(settings.hf_endpoint)
-    steps = HubWay(settings.hf_endpoint, proxy, httpx2.create_ssl_context(), _patience_s(settings))
+    hub = _hub(settings)
+    try:
+        trust = hub.trusted()
+    except HubError as error:
+        unreadable = wrong(error.detail.rstrip("."), error.advice)
+        yield Check("certificates", "Certificates", lambda: unreadable, HUB_S)
+        return
+    answers = HubAnswers(
+        settings.hf_endpoint,
+        trust=trust,
+        timeout_s=_patience_s(settings),
+        token=hub.token,
+        user_agent=USER_AGENT,
+        platform=platform.system(),
+    )
+    ends.callback(answers.close)
+    proxy = hub.proxy_for(settings.hf_endpoint)
+    steps = HubWay(settings.hf_endpoint, proxy, trust, _patience_s(settings))
     off = settings.hf_hub_disable_xet or settings.engine == "http"
     # A little longer than their own limits, which can say what they waited for.
     bound_s = _patience_s(settings) + 1

@@ -184,3 +184,12 @@ def test_on_a_narrow_terminal_no_line_is_broken_but_by_us(home: Home) -> None:
 
 def test_wrong_usage(home: Home) -> None:
     assert home.run("doctor", "--fix").code == 2
+
+
+def test_certificates_that_cannot_be_read(home: Home) -> None:
+    home.extra["SSL_CERT_FILE"] = str(home.root / "nowhere.pem")
+    done = home.run("doctor")
+    assert (done.code, done.err) == (1, "")
+    told = done.out[done.out.index("Certificates") :]
+    assert told.startswith("Certificates The certificates that are to be trusted cannot be read: No such file")
+    assert "→ Correct SSL_CERT_FILE" in told

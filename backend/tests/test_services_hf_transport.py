@@ -158,6 +158,21 @@ def test_a_certificate_that_the_environment_trusts(
     assert ask(tls_hub.url) is None
 
 
+@pytest.mark.parametrize("holds", [None, "no certificate"])
+def test_certificates_that_cannot_be_read(
+    hub: HubServer, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: str | None
+) -> None:
+    named = tmp_path / "trusted.pem"
+    if holds is not None:
+        named.write_text(holds)
+    monkeypatch.setenv("SSL_CERT_FILE", str(named))
+    error = ask(hub.url)
+    assert error is not None and not error.transient, "waiting makes nothing better"
+    assert "certificates that are to be trusted cannot be read" in error.detail
+    assert "SSL_CERT_FILE" in error.advice
+    assert not hub.requests()
+
+
 def test_a_server_that_speaks_no_tls(ask: Ask) -> None:
     with OneAnswer(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         error = ask(f"https://127.0.0.1:{port}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from api_client import DEAD_HUB, environment
+from certificates import make_certificate
 from fakes.hub_server import TOKEN, Fault, HubServer, mlx_model_files
 from mlx_manager.domain.catalog import check_request
 from mlx_manager.domain.reachability import Reachability
@@ -161,3 +165,32 @@ async def test_what_was_started_is_stopped_when_the_rest_cannot_be(tmp_path: Pat
     with pytest.raises(DatabaseUnusable):
         async with Core(settings):
             pytest.fail("it must not start")
+
+
+async def test_certificates_are_read_before_the_first_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe in their place shows who reads them: nobody can open its other end before."""
+    pipe = tmp_path / "trusted.pem"
+    os.mkfifo(pipe)
+    monkeypatch.setenv("SSL_CERT_FILE", str(pipe))
+    async with Core(_settings(tmp_path, DEAD_HUB)):
+        with os.fdopen(await _reader_comes(pipe), "wb") as end:
+            end.write(make_certificate(tmp_path)[0].read_bytes())
+
+
+async def test_certificates_that_cannot_be_read_keep_nobody_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    async with Core(_settings(tmp_path, DEAD_HUB)) as core:
+        assert not (await core.library()).models
+
+
+async def _reader_comes(pipe: Path) -> int:
+    give_up_at = time.monotonic() + 10
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > give_up_at:
+                raise
+        await asyncio.sleep(0.01)

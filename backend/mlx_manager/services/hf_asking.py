@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import ssl
 from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import quote
@@ -43,7 +44,7 @@ from mlx_manager.errors import (
     TokenRejected,
     TooManyFiles,
 )
-from mlx_manager.services.hf_transport import ProxyChoice, Question, bounded_client, origin_of
+from mlx_manager.services.hf_transport import ProxyChoice, Question, bounded_client, origin_of, trusted
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -81,6 +82,11 @@ class HubAsker:
         # With it on, the first question of a process begins with one that nobody asked: which AI tool started us.
         constants.HF_HUB_DISABLE_TELEMETRY = True
 
+    def prepare(self) -> None:
+        """Read the certificates that are trusted, which takes longer than many an answer: the first question then finds
+        it done. Blocks. Raises HubError where they cannot be read; every question does so, too."""
+        huggingface_hub.get_session()
+
     def close(self) -> None:
         """Close idle connections. The client can be used again after it."""
         huggingface_hub.close_session()
@@ -115,6 +121,10 @@ class HubAsker:
         """The proxy that a URL is fetched through (it may hold a password), None for the direct way: the same as for
         questions. From any thread."""
         return self._proxy_for(url)
+
+    def trusted(self) -> ssl.SSLContext:
+        """Whose certificates are believed, for those who go the way themselves. Raises HubError."""
+        return trusted()
 
     def _question(self, deadline_s: float) -> Question:
         try:

@@ -19,7 +19,7 @@ from mlx_manager.domain.events import Event
 from mlx_manager.domain.library import DeletePlan, Library
 from mlx_manager.domain.plan import Plan
 from mlx_manager.domain.reachability import Reachability
-from mlx_manager.errors import DiskError
+from mlx_manager.errors import DiskError, HubError
 from mlx_manager.services.access import Access
 from mlx_manager.services.downloads import DownloadManager, InProcessRunner
 from mlx_manager.services.downloads.worker import DownloadWorker
@@ -203,9 +203,6 @@ class Core:
         s = self.settings
         if self.access is not None:
             await asyncio.to_thread(self.access.start)
-        database = await asyncio.to_thread(open_database, sqlite_url(s.database))
-        ends.callback(database.dispose)
-        store = SqlDownloadStore(database)
         self._hub = HubClient(
             s.hf_endpoint,
             timeout_s=s.hub_timeout_s,
@@ -214,6 +211,10 @@ class Core:
             user_agent=USER_AGENT,
         )
         ends.callback(self._hub.close)
+        self._spawn(self._prepare_for_the_hub())
+        database = await asyncio.to_thread(open_database, sqlite_url(s.database))
+        ends.callback(database.dispose)
+        store = SqlDownloadStore(database)
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
         self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory)
@@ -257,6 +258,10 @@ class Core:
     async def _work_done(self) -> None:
         while self._work:
             await asyncio.wait(self._work)
+
+    async def _prepare_for_the_hub(self) -> None:
+        with suppress(HubError):  # whoever asks the Hub is told
+            await asyncio.to_thread(self._hub.prepare)
 
     async def _look_at_the_cache(self) -> None:
         with suppress(DiskError):  # whoever asks for the library is told

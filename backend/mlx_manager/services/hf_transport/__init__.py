@@ -17,6 +17,6 @@ from __future__ import annotations
 
 from mlx_manager.services.hf_transport.choice import ProxyChoice
 from mlx_manager.services.hf_transport.question import Question, origin_of
-from mlx_manager.services.hf_transport.transport import bounded_client
+from mlx_manager.services.hf_transport.transport import bounded_client, trusted
 
-__all__ = ["ProxyChoice", "Question", "bounded_client", "origin_of"]
+__all__ = ["ProxyChoice", "Question", "bounded_client", "origin_of", "trusted"]

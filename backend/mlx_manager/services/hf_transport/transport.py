@@ -13,7 +13,7 @@ import httpcore2
 import httpx2
 
 from mlx_manager.domain.waits import asked_wait_s
-from mlx_manager.errors import HubBadAnswer, HubRateLimited, HubServerError, HubTrouble, HubUnreachable
+from mlx_manager.errors import HubBadAnswer, HubError, HubRateLimited, HubServerError, HubTrouble, HubUnreachable
 from mlx_manager.services.hf_transport.network import BoundedBackend
 from mlx_manager.services.hf_transport.proxies import environment_proxies
 from mlx_manager.services.hf_transport.question import Question, origin_of
@@ -27,12 +27,23 @@ PROXY_ADVICE = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and the proxy's user
 
 
 def bounded_client() -> httpx2.Client:
-    """A client for `huggingface_hub.set_client_factory`. Its requests need a current `Question`."""
-    trust = httpx2.create_ssl_context()
+    """A client for `huggingface_hub.set_client_factory`. Its requests need a current `Question`. Raises HubError."""
+    trust = trusted()
     mounts: dict[str, httpx2.BaseTransport | None] = {
         pattern: None if proxy is None else _proxied(trust, proxy) for pattern, proxy in environment_proxies().items()
     }
     return httpx2.Client(transport=BoundedTransport(trust), mounts=mounts, follow_redirects=True, timeout=None)
+
+
+def trusted() -> ssl.SSLContext:
+    """Whose certificates are believed, by the rules of httpx2 (and so of `hf`). Raises HubError."""
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        raise HubError(
+            f"The certificates that are to be trusted cannot be read: {error.strerror or error}.",
+            advice="Correct SSL_CERT_FILE and SSL_CERT_DIR, or unset them, then start again.",
+        ) from error
 
 
 class BoundedTransport(httpx2.BaseTransport):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 NEAR_FAILURES = 40
 
@@ -15,7 +15,6 @@ class Backoff:
     first_s: float
     max_s: float
     failures: int = 0
-    _random: random.Random = field(default_factory=random.Random)
 
     def failed(self, near_s: float | None = None) -> float:
         """Count one more failure; the seconds to wait, half to the whole of a step that grows by half: a network that
@@ -25,7 +24,7 @@ class Backoff:
         step: float = min(self.max_s, self.first_s * 1.5 ** min(self.failures - 1, 40))
         if near_s is not None:
             step = min(step, near_s if self.failures <= NEAR_FAILURES else near_s * 5)
-        return step * self._random.uniform(0.5, 1.0)
+        return step * random.uniform(0.5, 1.0)
 
     def worked(self) -> None:
         self.failures = 0

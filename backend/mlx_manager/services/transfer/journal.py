@@ -35,6 +35,7 @@ class Journal:
         self._size = size
         self._head = {"format": FORMAT, "etag": etag, "size": size}
         self._written = 0
+        self._may_be_there = True
 
     def load(self) -> Extents:
         """The durable ranges; none when there is no journal, or one that is not of this content."""
@@ -73,6 +74,7 @@ class Journal:
             self._written = 0
 
     def _append(self, line: bytes) -> None:
+        self._may_be_there = True
         before, self._written = self._written, 0  # if this goes wrong, the next line begins a new file
         with self.path.open("ab", buffering=0) as file:
             if file.write(line) < len(line):
@@ -81,6 +83,7 @@ class Journal:
 
     def _rewrite(self, line: bytes) -> None:
         text = _encode(self._head) + line
+        self._may_be_there = True
         fresh = self.path.with_name(self.path.name + ".new")
         with fresh.open("wb") as file:
             file.write(text)
@@ -90,9 +93,12 @@ class Journal:
         self._written = len(text)
 
     def remove(self) -> None:
+        if not self._may_be_there:
+            return  # most small files never had one, and there are hundreds of them
         self._written = 0
         self.path.unlink(missing_ok=True)
         self.path.with_name(self.path.name + ".new").unlink(missing_ok=True)
+        self._may_be_there = False
 
 
 def _encode(record: object) -> bytes:
