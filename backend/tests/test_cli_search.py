@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from api_client import serving
 from cli_process import Home
 from discovering import add, quantised
 from fakes.hub_server import TOKEN, Fault, HubServer
@@ -59,6 +61,37 @@ def test_what_is_found_in_columns_and_as_json(hub: HubServer, tmp_path: Path) ->
         with_no_hub.clear()
     assert offline.lines[1].startswith("mlx-community/Llama-8B-4bit")
     assert "before" in offline.err
+
+
+def test_a_thousand_hits_are_walked_page_by_page(tmp_path: Path) -> None:
+    """Each page costs the Hub one request, however far it is; a terminal goes on where the API was left."""
+    with HubServer() as hub:
+        for number in range(1_000):
+            hub.add_model(f"org/m{number:03}", {"config.json": "{}"}, downloads=number)
+        newest_first = [f"org/m{number:03}" for number in reversed(range(1_000))]
+        with serving(tmp_path, hub.url) as api:
+            found: list[str] = []
+            cursors: list[str] = []
+            following: str | None = ""
+            while following is not None:
+                page = api.get(f"/api/models/search?sort=downloads&limit=100&cursor={quote(following)}").json
+                found += [one["model_id"] for one in page["models"]]
+                following = page["next_cursor"]
+                cursors += [following] if following else []
+            assert found == newest_first
+            assert len(hub.requests("search")) == 10
+            home = Home(tmp_path, hub.url)
+            walked: list[str] = []
+            following = cursors[-2]
+            while following is not None:
+                page = json.loads(
+                    home.run("search", "--sort", "downloads", "--limit", "70", "--json", "--cursor", following).out
+                )
+                walked += [one["model_id"] for one in page["models"]]
+                following = page["next_cursor"]
+            assert walked == newest_first[-200:]
+        wrong = home.run("search", "--cursor", "nonsense")
+        assert (wrong.code, "cursor" in wrong.err) == (2, True)
 
 
 def test_on_a_screen_it_says_what_comes_next(hub: HubServer, tmp_path: Path) -> None:

@@ -121,13 +121,14 @@ def search(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Not only models in MLX's format.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on from there: `next_cursor` of the --json before.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for models on the Hub, and whether they run here."""
     from mlx_manager.cli.searching import search as look
 
     wish: dict[str, object] = {"q": " ".join(text or ()), "author": author, "sort": sort, "family": family}
-    wish |= {"quant": quant, "capability": can, "limit": limit}
+    wish |= {"quant": quant, "capability": can, "limit": limit, "cursor": cursor}
     wish |= {"fits": fits or None, "mlx": False if everything else None}
     look(Settings.load(), {name: value for name, value in wish.items() if value not in (None, "")}, as_json=as_json)
 
