@@ -25,6 +25,8 @@ WANTED = ModelRequest(MODEL)
 
 WEB = {"fastapi", "starlette", "uvicorn", "mlx_manager.app", "mlx_manager.server"}
 DISCOVERY = {"markdown_it", "nh3", "mlx_manager.services.discovery"}
+HUB_AT_LARGE = {"huggingface_hub.hf_api", "huggingface_hub.file_download"}
+"""All that the Hub can do; a download asks it two things."""
 SELDOM = WEB | DISCOVERY | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"}
 WORK = {"asyncio", "httpx2", "huggingface_hub", "pycurl", "sqlalchemy", "mlx_manager.wiring"}
 
@@ -66,7 +68,10 @@ def imported(home: Home, *arguments: str) -> set[str]:
             ["ps"],
             WEB | DISCOVERY | {"alembic", "hf_xet", "huggingface_hub", "pycurl", "sqlalchemy.dialects.postgresql"},
         ),
-        (["pull", MODEL, "--quiet"], WEB | DISCOVERY | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"}),
+        (
+            ["pull", MODEL, "--quiet"],
+            WEB | DISCOVERY | HUB_AT_LARGE | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"},
+        ),
     ],
     ids=lambda given: given[0] if isinstance(given, list) else "",
 )

@@ -305,7 +305,7 @@ def test_a_hung_thread_does_not_keep_the_process_from_ending() -> None:
 def test_outside_of_a_question_nothing_is_asked(hub: HubServer) -> None:
     client = HubClient(hub.url, token=lambda: None)
     with pytest.raises(RuntimeError, match="outside of a Question"):
-        client.api(None).model_info(REPO)
+        client.get(f"{hub.url}/api/models/{REPO}", None)
     client.close()
     assert not hub.requests()
 

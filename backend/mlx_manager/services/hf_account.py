@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # they are public
+from huggingface_hub import constants
 
 from mlx_manager.domain.account import Account
 from mlx_manager.errors import CacheNotWritable, HubError, TokenRejected
@@ -56,10 +55,7 @@ class HubAccount:
 
     async def _who(self, token: str, source: str) -> Account:
         def ask(used: str | None) -> Mapping[str, Any]:
-            headers = build_hf_headers(token=used or False, user_agent=self._hub.user_agent)
-            response = get_session().get(f"{self._hub.endpoint}/api/whoami-v2", headers=headers)
-            hf_raise_for_status(response)
-            told = response.json()
+            told = self._hub.get(f"{self._hub.endpoint}/api/whoami-v2", used).json()
             if not isinstance(told, dict) or not isinstance(told.get("name"), str):
                 raise TypeError("not an account")
             return told

@@ -11,13 +11,13 @@ import errno
 import logging
 import re
 import ssl
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import huggingface_hub
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # they are public
 
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import (
@@ -146,10 +147,35 @@ class HubAsker:
             )
         return token or None
 
-    def api(self, token: str | None) -> HfApi:
-        """For use inside of a question's ``call``."""
+    # -- for use inside of a question's ``call``. Not the library's HfApi: it knows all that the Hub can do, and takes
+    # -- longer to import than the Hub to answer the two GETs that a plan needs.
+
+    def headers(self, token: str | None) -> dict[str, str]:
+        """What goes along with each request."""
         # False, not None: the library would look for a token itself.
-        return HfApi(endpoint=self.endpoint, token=token or False, user_agent=self.user_agent)
+        headers: dict[str, str] = build_hf_headers(token=token or False, user_agent=self.user_agent)
+        return headers
+
+    def get(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """The answer to one GET, if it is none of the Hub's refusals. ``headers`` go along too."""
+        response = get_session().get(url, params=params, headers={**self.headers(token), **(headers or {})})
+        hf_raise_for_status(response)
+        return response
+
+    def model(self, about: ModelRequest, token: str | None, *, sizes: bool = False) -> dict[str, Any]:
+        """What the Hub tells of a model at a revision. ``sizes``: those of its files too."""
+        url = f"{self.endpoint}/api/models/{about.model_id}/revision/{quote(about.revision, safe='')}"
+        told = self.get(url, token, params={"blobs": "true"} if sizes else None).json()
+        if not isinstance(told, dict):
+            raise TypeError("not a model")
+        return told
 
     async def ask(
         self,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from typing import Any
 
-from huggingface_hub import ModelInfo
-from huggingface_hub.hf_api import RepoFile
+import huggingface_hub
+from huggingface_hub.utils import paginate  # type: ignore[attr-defined]  # it is public
 
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.plan import Plan, PlanFile, make_plan
@@ -37,8 +39,7 @@ class HubClient(HubAsker):
         started = time.monotonic()
 
         def first_model(token: str | None) -> None:
-            for _ in self.api(token).list_models(limit=1):
-                break
+            self.get(f"{self.endpoint}/api/models", token, params={"limit": 1}).json()
 
         try:
             await self.ask(first_model, REACHABLE_WITHIN_S, stranger=True)
@@ -47,31 +48,30 @@ class HubClient(HubAsker):
         return Reachability(True, latency_ms=round((time.monotonic() - started) * 1000, 1))
 
     def _plan(self, request: ModelRequest, token: str | None) -> Plan:
-        api = self.api(token)
-        info: ModelInfo = api.model_info(request.model_id, revision=request.revision)
-        commit = _formed(_SHA1, info.sha)
-        entries = api.list_repo_tree(request.model_id, recursive=True, revision=commit)
-        tree = [_plan_file(entry) for entry in entries if isinstance(entry, RepoFile)]
+        told = self.model(request, token)
+        commit = _formed(_SHA1, told.get("sha"))
+        url = f"{self.endpoint}/api/models/{request.model_id}/tree/{commit}"
+        entries = paginate(url, params={"recursive": "true"}, headers=self.headers(token))
+        tree = [_plan_file(entry) for entry in entries if entry["type"] == "file"]
         allow, ignore = request.allow_patterns, request.ignore_patterns
         plan = make_plan(request.model_id, request.revision, commit, tree, allow, ignore)
-        if info.gated:
-            api.get_hf_file_metadata(url=self.resolve_url(request.model_id, commit, plan.files[0].path))
+        if told.get("gated"):
+            file = self.resolve_url(request.model_id, commit, plan.files[0].path)
+            huggingface_hub.get_hf_file_metadata(file, token=token or False, user_agent=self.user_agent)
         return plan
 
 
-def _plan_file(entry: RepoFile) -> PlanFile:
-    """One file of the listing. Raises ValueError for one without a usable size or hash."""
-    # The library's types are what it hopes for; these are what came over the wire.
-    path: object = entry.path
-    size: object = entry.lfs.size if entry.lfs else entry.size
-    xet: object = entry.xet_hash
+def _plan_file(entry: Mapping[str, Any]) -> PlanFile:
+    """One file of the listing. Raises ValueError, KeyError or TypeError for one without a usable size or hash."""
+    path, lfs, xet = entry["path"], entry.get("lfs"), entry.get("xetHash")
+    size = lfs["size"] if lfs else entry["size"]
     if not isinstance(path, str) or type(size) is not int or size < 0:
         raise ValueError(f"no usable path or size: {path!r}, {size!r}")
     return PlanFile(
         path=path,
         size=size,
-        blob_id=_formed(_SHA1, entry.blob_id),
-        sha256=_formed(_SHA256, entry.lfs.sha256) if entry.lfs else None,
+        blob_id=_formed(_SHA1, entry["oid"]),
+        sha256=_formed(_SHA256, lfs["oid"]) if lfs else None,
         # A hint that only other programs use: malformed, it is left out.
         xet_hash=xet if isinstance(xet, str) and _SHA256.fullmatch(xet) else None,
     )

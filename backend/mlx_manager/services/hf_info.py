@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from huggingface_hub import get_session
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # they are public
 
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.discovery import Entry, read_entry
@@ -96,16 +94,12 @@ class HubInfo:
     # -- each runs inside of a question
 
     def _model(self, about: ModelRequest, token: str | None) -> Mapping[str, Any]:
-        address = f"{self._hub.endpoint}/api/models/{about.model_id}/revision/{quote(about.revision, safe='')}"
-        told = self._get(address, token, params={"blobs": "true"}).json()
-        if not isinstance(told, dict):
-            raise TypeError("not a model")
-        return told
+        return self._hub.model(about, token, sizes=True)
 
     def _refs(self, about: ModelRequest, token: str | None) -> tuple[Ref, ...]:
-        found = self._hub.api(token).list_repo_refs(about.model_id)
-        named = [("branch", one) for one in found.branches] + [("tag", one) for one in found.tags]
-        return tuple(Ref(one.name, kind, one.target_commit) for kind, one in named)
+        told = self._hub.get(f"{self._hub.endpoint}/api/models/{about.model_id}/refs", token).json()
+        named = [("branch", one) for one in told["branches"]] + [("tag", one) for one in told["tags"]]
+        return tuple(Ref(one["name"], kind, one["targetCommit"]) for kind, one in named)
 
     def _content(
         self, about: ModelRequest, commit: str, path: str, files: Files, most: int, token: str | None
@@ -155,15 +149,9 @@ class HubInfo:
 
     def _range(self, url: str, token: str | None, start: int, most: int) -> bytes:
         """At most ``most`` bytes from ``start`` on."""
-        content: bytes = self._get(url, token, range=f"bytes={start}-{start + most - 1}").content
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{start + most - 1}"}
+        content: bytes = self._hub.get(url, token, headers=headers).content
         return content[:most]
-
-    def _get(self, url: str, token: str | None, *, params: Mapping[str, str] | None = None, range: str = "") -> Any:
-        headers = build_hf_headers(token=token or False, user_agent=self._hub.user_agent)
-        headers |= {"Accept-Encoding": "identity"} | ({"Range": range} if range else {})
-        response = get_session().get(url, params=params, headers=headers)
-        hf_raise_for_status(response)
-        return response
 
     async def _look(self, call: Callable[[str | None], T], about: ModelRequest) -> T | _Barred:
         """What ``call`` finds in a file, or that the files are not for us."""

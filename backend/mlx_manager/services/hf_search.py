@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from huggingface_hub import get_session
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # they are public
-
 from mlx_manager.domain.discovery import read_entry
 from mlx_manager.domain.search import Page, Question
 from mlx_manager.errors import InvalidRequest
@@ -60,9 +57,7 @@ class HubSearch:
                 params[name] = value
         if question.gated is not None:
             params["gated"] = "true" if question.gated else "false"
-        headers = build_hf_headers(token=token or False, user_agent=self._hub.user_agent)
-        response = get_session().get(f"{self._hub.endpoint}/api/models", params=params, headers=headers)
-        hf_raise_for_status(response)
+        response = self._hub.get(f"{self._hub.endpoint}/api/models", token, params=params)
         listed = response.json()
         if not isinstance(listed, list):
             raise TypeError("not a list of models")

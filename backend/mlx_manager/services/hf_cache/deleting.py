@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 from filelock import FileLock, Timeout
-from huggingface_hub import DeleteCacheStrategy
 
 from mlx_manager.domain import words
 from mlx_manager.domain.library import DeletePlan
@@ -214,7 +214,7 @@ class Deletion:
                 folders.snapshot(commit).rename(trash / commit)
         blobs = frozenset(folders.blobs / name for name in doomed.files)
         # The library's own way to remove: it knows what becomes of the shared store.
-        DeleteCacheStrategy(
+        huggingface_hub.DeleteCacheStrategy(
             expected_freed_size=doomed.freed_bytes,
             blobs=frozenset() if doomed.whole_model else blobs,
             refs=frozenset() if doomed.whole_model else frozenset(folders.refs / name for name in doomed.refs),

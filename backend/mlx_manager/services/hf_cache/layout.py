@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub.file_download import repo_folder_name
-
 from mlx_manager.domain.plan import Plan, check_path
 from mlx_manager.errors import READ_ONLY_ADVICE, CacheFailed, CacheNotWritable, DiskFull, UnsafeFileName
 
+PREFIX = "models--"
 PART = ".part"
 JOURNAL = ".journal"
 XET = ".xet"
@@ -39,7 +38,7 @@ class RepoFolders:
 
     @staticmethod
     def of(cache_dir: Path, model_id: str) -> RepoFolders:
-        name = repo_folder_name(repo_id=model_id, repo_type="model")
+        name = f"{PREFIX}{model_id.replace('/', '--')}"
         return RepoFolders(cache_dir / name, cache_dir / ".locks" / name)
 
     @property

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_manager.domain.library import Library
+from mlx_manager.services.hf_cache.layout import PREFIX
 from mlx_manager.services.hf_cache.reading import ABSENT, ReadModel, read_model
 from mlx_manager.services.hf_cache.remembering import recall, remember
 
 log = logging.getLogger(__name__)
 
-PREFIX = "models--"
 # `org--name`, or the name alone for models from the Hub's first years.
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 LONGEST_NAME = 255
