@@ -23,7 +23,7 @@ from mlx_manager.settings import Settings
 MODEL = "mlx-community/Tiny-4bit"
 WANTED = ModelRequest(MODEL)
 
-WEB = {"fastapi", "starlette", "uvicorn", "mlx_manager.app", "mlx_manager.server"}
+WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "mlx_manager.app", "mlx_manager.server"}
 DISCOVERY = {"markdown_it", "nh3", "mlx_manager.services.discovery"}
 HUB_AT_LARGE = {"huggingface_hub.hf_api", "huggingface_hub.file_download"}
 """All that the Hub can do; a download asks it two things."""

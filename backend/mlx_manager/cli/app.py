@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import sys
-from typing import Annotated
 
-import typer
+import click
 
 from mlx_manager import __version__
 from mlx_manager.cli import exits
@@ -15,24 +14,33 @@ from mlx_manager.domain.presets import Preset, ignored_by
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.settings import Settings
 
-app = typer.Typer(
-    name="mlx-manager",
-    no_args_is_help=True,
-    add_completion=False,
-    # An error that nobody expected is shown as Python shows it, without the values of variables: one may be a token.
-    pretty_exceptions_enable=False,
-    # Docstrings are plain text.
-    rich_markup_mode=None,
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they stand here, and not by the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(exits.ExitCode.INTERRUPTED) from None
+
+
+@click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Download MLX models from the Hugging Face Hub: verified to the last byte, resumed from where they stood.",
 )
+def app() -> None: ...
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="ORG/MODEL[@REV]", help="As on the model's page; REV is a branch, a tag or a commit.")
-]
-WhichArgument = Annotated[str, typer.Argument(metavar="TASK_ID|ORG/MODEL", help="From `mlx-manager ps`.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Each step of the work on stderr.")]
+
+model_argument = click.argument(
+    "model", metavar="ORG/MODEL[@REV]", help="As on the model's page; REV is a branch, a tag or a commit."
+)
+which_argument = click.argument("which", metavar="TASK_ID|ORG/MODEL", help="From `mlx-manager ps`.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+verbose_option = click.option("--verbose", "-v", is_flag=True, help="Each step of the work on stderr.")
 
 
 def run() -> None:
@@ -58,14 +66,11 @@ def _never_fail_to_print() -> None:
 
 
 @app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on [default: MLX_MANAGER_HOST]")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes any free one [default: MLX_MANAGER_PORT]")
-    ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    verbose: VerboseOption = False,
-) -> None:
+@click.option("--host", help="Address to listen on [default: MLX_MANAGER_HOST]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes any free one [default: MLX_MANAGER_PORT]")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
+@verbose_option
+def serve(host: str | None, port: int | None, open_page: bool, verbose: bool) -> None:
     """Run the server with its web page until Ctrl-C.
 
     Unfinished downloads go on by themselves.
@@ -76,21 +81,33 @@ def serve(
 
 
 @app.command(epilog=exits.help_text())
+@model_argument
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only files that match; may be given again.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="No files that match; may be given again.")
+@click.option(
+    "--preset",
+    type=click.Choice([preset.value for preset in Preset]),
+    help="mlx: what MLX needs, no twins in other formats; all: everything.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Each event as a line of JSON on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stdout but the model's folder.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-100, 100),
+    default=0,
+    show_default=True,
+    help="Higher waits less for a free slot.",
+)
+@verbose_option
 def pull(
-    model: ModelArgument,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only files that match; may be given again.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="No files that match; may be given again.")
-    ] = None,
-    preset: Annotated[
-        Preset | None, typer.Option(help="mlx: what MLX needs, no twins in other formats; all: everything.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Each event as a line of JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stdout but the model's folder.")] = False,
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher waits less for a free slot.")] = 0,
-    verbose: VerboseOption = False,
+    model: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    preset: str | None,
+    as_json: bool,
+    quiet: bool,
+    priority: int,
+    verbose: bool,
 ) -> None:
     """Download a model into the Hugging Face cache.
 
@@ -99,49 +116,57 @@ def pull(
     from mlx_manager.cli.asking import parse_model
 
     if as_json and quiet:
-        raise typer.BadParameter("--json and --quiet exclude each other.")
-    wanted = parse_model(model, include or (), [*(exclude or ()), *((preset and ignored_by(preset)) or ())])
+        raise click.BadParameter("--json and --quiet exclude each other.")
+    wanted = parse_model(model, include, [*exclude, *((preset and ignored_by(Preset(preset))) or ())])
     from mlx_manager.cli.pull import PullOptions
     from mlx_manager.cli.pull import pull as run_pull
 
     options = PullOptions(as_json=as_json, quiet=quiet, verbose=verbose, priority=priority)
-    raise typer.Exit(run_pull(Settings.load(), wanted, options))
+    raise click.exceptions.Exit(run_pull(Settings.load(), wanted, options))
 
 
 @app.command()
+@click.argument("text", nargs=-1, metavar="[WORDS]...", help="Words of the model's name.")
+@click.option("--author", help="Only of this user or organisation.")
+@click.option("--sort", default="trending", show_default=True, help="trending, downloads, likes, updated or size.")
+@click.option("--family", help="qwen, llama, gemma, …")
+@click.option("--quant", multiple=True, help="4-bit, 8, mxfp4, DWQ, …; may be given again.")
+@click.option("--fits", is_flag=True, help="Only what runs on this machine.")
+@click.option("--can", multiple=True, help="vision, tools, thinking, embedding or audio; may be given again.")
+@click.option("--all", "-a", "everything", is_flag=True, help="Not only models in MLX's format.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--cursor", help="Go on from there: `next_cursor` of the --json before.")
+@json_option
 def search(
-    text: Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words of the model's name.")] = None,
-    author: Annotated[str | None, typer.Option(help="Only of this user or organisation.")] = None,
-    sort: Annotated[str, typer.Option(help="trending, downloads, likes, updated or size.")] = "trending",
-    family: Annotated[str | None, typer.Option(help="qwen, llama, gemma, …")] = None,
-    quant: Annotated[list[str] | None, typer.Option(help="4-bit, 8, mxfp4, DWQ, …; may be given again.")] = None,
-    fits: Annotated[bool, typer.Option("--fits", help="Only what runs on this machine.")] = False,
-    can: Annotated[
-        list[str] | None, typer.Option(help="vision, tools, thinking, embedding or audio; may be given again.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Not only models in MLX's format.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on from there: `next_cursor` of the --json before.")] = None,
-    as_json: JsonOption = False,
+    text: tuple[str, ...],
+    author: str | None,
+    sort: str,
+    family: str | None,
+    quant: tuple[str, ...],
+    fits: bool,
+    can: tuple[str, ...],
+    everything: bool,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
 ) -> None:
     """Look for models on the Hub, and whether they run here."""
     from mlx_manager.cli.searching import search as look
 
-    wish: dict[str, object] = {"q": " ".join(text or ()), "author": author, "sort": sort, "family": family}
-    wish |= {"quant": quant, "capability": can, "limit": limit, "cursor": cursor}
+    wish: dict[str, object] = {"q": " ".join(text), "author": author, "sort": sort, "family": family}
+    wish |= {"quant": quant or None, "capability": can or None, "limit": limit, "cursor": cursor}
     wish |= {"fits": fits or None, "mlx": False if everything else None}
     look(Settings.load(), {name: value for name, value in wish.items() if value not in (None, "")}, as_json=as_json)
 
 
 @app.command()
-def show(
-    model: ModelArgument,
-    context: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the conversation that has to fit [default: 4096]")
-    ] = None,
-    card: Annotated[bool, typer.Option("--card", help="The model's card too.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+@model_argument
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Tokens of the conversation that has to fit [default: 4096]"
+)
+@click.option("--card", is_flag=True, help="The model's card too.")
+@json_option
+def show(model: str, context: int | None, card: bool, as_json: bool) -> None:
     """Show one model: what it is, what it needs, what is here of it, and whether it runs on this machine."""
     from mlx_manager.cli.asking import parse_model
     from mlx_manager.cli.showing import show_model
@@ -150,7 +175,8 @@ def show(
 
 
 @app.command()
-def ls(as_json: JsonOption = False) -> None:
+@json_option
+def ls(as_json: bool) -> None:
     """List the models of the Hugging Face cache."""
     from mlx_manager.cli.listing import list_models
 
@@ -158,16 +184,11 @@ def ls(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def rm(
-    model: Annotated[
-        str, typer.Argument(metavar="ORG/MODEL[@REV]", help="As in `mlx-manager ls`; with @REV only that commit.")
-    ],
-    leftovers: Annotated[
-        bool, typer.Option("--leftovers", help="Only partial files, and what cancelled work has left.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+@click.argument("model", metavar="ORG/MODEL[@REV]", help="As in `mlx-manager ls`; with @REV only that commit.")
+@click.option("--leftovers", is_flag=True, help="Only partial files, and what cancelled work has left.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+def rm(model: str, leftovers: bool, yes: bool, as_json: bool) -> None:
     """Delete a model from the Hugging Face cache.
 
     Says first what goes and what stays, and asks. Never deletes what is being downloaded.
@@ -178,10 +199,9 @@ def rm(
 
 
 @app.command()
-def ps(
-    show_all: Annotated[bool, typer.Option("--all", "-a", help="Finished, failed and cancelled ones too.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+@click.option("--all", "-a", "show_all", is_flag=True, help="Finished, failed and cancelled ones too.")
+@json_option
+def ps(show_all: bool, as_json: bool) -> None:
     """List the downloads that are not finished."""
     from mlx_manager.cli.listing import list_downloads
 
@@ -189,28 +209,30 @@ def ps(
 
 
 @app.command()
-def pause(which: WhichArgument) -> None:
+@which_argument
+def pause(which: str) -> None:
     """Pause a download; all that was received is kept."""
     _move("pause", which)
 
 
 @app.command()
-def resume(which: WhichArgument) -> None:
+@which_argument
+def resume(which: str) -> None:
     """Have a paused or failed download go on."""
     _move("resume", which)
 
 
 @app.command()
-def cancel(which: WhichArgument) -> None:
+@which_argument
+def cancel(which: str) -> None:
     """Cancel a download and delete what is only partly there."""
     _move("cancel", which)
 
 
 @app.command()
-def token(
-    renew: Annotated[bool, typer.Option("--renew", help="Make a new one: everybody has to sign in again.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the token.")] = False,
-) -> None:
+@click.option("--renew", is_flag=True, help="Make a new one: everybody has to sign in again.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing but the token.")
+def token(renew: bool, quiet: bool) -> None:
     """Show the access token that a server on the network asks for."""
     from mlx_manager.cli.token import show_token
 
@@ -220,20 +242,21 @@ def token(
 @app.command(
     epilog="\b\nExit codes:\n  0  nothing is wrong\n  1  something is wrong; its line says what to do\n  2  wrong usage"
 )
-def doctor(as_json: JsonOption = False) -> None:
+@json_option
+def doctor(as_json: bool) -> None:
     """Check this machine and the way to the Hub, and say what to do.
 
     It looks and changes nothing; a command that it shows is for you to run.
     """
     from mlx_manager.cli.doctor import doctor as check
 
-    raise typer.Exit(check(Settings.load(), as_json=as_json))
+    raise click.exceptions.Exit(check(Settings.load(), as_json=as_json))
 
 
 @app.command()
 def version() -> None:
     """Show the version."""
-    typer.echo(f"mlx-manager {__version__}")
+    click.echo(f"mlx-manager {__version__}")
 
 
 def _move(verb: str, which: str) -> None:

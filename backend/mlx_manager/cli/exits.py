@@ -51,5 +51,5 @@ def error_code(error: MlxManagerError) -> str:
 
 
 def help_text() -> str:
-    """For the end of a help page; the first line keeps typer from filling the lines up."""
+    """For the end of a help page; the first line keeps click from filling the lines up."""
     return "\n".join(["\b", "Exit codes:", *(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())])

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-import typer
+import click
 
 from mlx_manager.cli.connect import Connector
 from mlx_manager.cli.terminal import Teller
@@ -20,9 +20,9 @@ def remove(settings: Settings, spec: str, *, leftovers: bool, yes: bool, as_json
     """``spec``: ORG/MODEL[@REV]. Raises MlxManagerError. ``--json`` prints what was removed, as the API answers."""
     model_id, at, revision = spec.partition("@")
     if at and leftovers:
-        raise typer.BadParameter("--leftovers belong to no revision: leave @REV out.")
+        raise click.BadParameter("--leftovers belong to no revision: leave @REV out.")
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("Nobody is there to be asked: give --yes to delete without a question.")
+        raise click.BadParameter("Nobody is there to be asked: give --yes to delete without a question.")
     params = {"revision": check_revision(revision)} if at else {"leftovers": "true"} if leftovers else {}
     out = Teller(sys.stderr if as_json else sys.stdout)
     with Connector(settings) as servers:
@@ -39,7 +39,7 @@ def remove(settings: Settings, spec: str, *, leftovers: bool, yes: bool, as_json
                 out.line(plan["note"])
         else:
             out.line("Nothing was deleted.")
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
     if as_json:
         sys.stdout.write(json.dumps(plan, indent=2) + "\n")
 
@@ -49,7 +49,7 @@ def _agreed(out: Teller, plan: dict[str, Any], *, leftovers: bool) -> bool:
     out.line(f"{what} would go: {words.count(plan['files'], 'file')}, {words.size(plan['freed_bytes'])} freed.")
     if plan["note"]:
         out.line(plan["note"])
-    return typer.confirm("Delete?", err=True)
+    return click.confirm("Delete?", err=True)
 
 
 def _what(plan: dict[str, Any], *, leftovers: bool) -> str:
