@@ -77,6 +77,11 @@ class Settings:
         return self.home / "library.json"
 
     @property
+    def xet_folder(self) -> Path:
+        """What hf_xet writes for itself while it fetches."""
+        return self.home / "xet"
+
+    @property
     def is_loopback(self) -> bool:
         """Nobody but this machine can reach the server."""
         try:

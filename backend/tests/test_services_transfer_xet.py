@@ -16,14 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fakes.hub_server import TOKEN, Fault
+from api_client import ServerProcess
+from fakes.hub_server import TOKEN, Fault, HubServer, mlx_model_files
 from mlx_manager.domain.states import Phase
 from mlx_manager.errors import HashMismatch, SourceStalled, SourceTrouble, TransferError
 from mlx_manager.services.transfer.journal import Journal
 from mlx_manager.services.transfer.part import xet_part
 from mlx_manager.services.transfer.sharing import Throttle
 from mlx_manager.services.transfer.xet_process import CHILD, XetEnd, XetOrder, XetProcess, clean
-from transferring import KIB, MIB, until
+from transferring import KIB, MIB, REPO, until
 from xet_bench import HASTY, OPTIONS, XetBench, finish, parts, xet_bench
 
 SIZE = 2 * MIB + 7
@@ -75,6 +76,31 @@ def test_nothing_is_left_beside_the_cache(desk: XetBench, tmp_path: Path, monkey
     transfer.start()
     finish(transfer)
     assert not home.exists()
+    assert list(desk.scratch.iterdir()) == []
+
+
+def test_what_a_killed_server_left_is_swept(tmp_path: Path) -> None:
+    """Where its child, too, is killed before it could tidy up; and what such a child makes a little later."""
+    scratch = tmp_path / "data" / "xet"
+    with HubServer(xet=True, xorb_size=64 * KIB) as hub:
+        hub.add_model(REPO, mlx_model_files(SIZE))
+        silence = hub.fault(Fault.stall(), "xorb")
+        with ServerProcess(tmp_path, hub.url, MLX_MANAGER_ENGINE="xet") as server:
+            server.api().download(REPO)
+            silence.wait_hit()
+            (child,) = psutil.Process(server.process.pid).children()
+            child.suspend()
+            server.send(signal.SIGKILL)
+            server.ended()
+            child.kill()
+        (left,) = scratch.iterdir()
+        with ServerProcess(tmp_path, hub.url, MLX_MANAGER_ENGINE="xet") as server:
+            server.api()
+            assert not left.exists()
+            (scratch / "late").mkdir(parents=True, exist_ok=True)
+            server.send(signal.SIGTERM)
+            assert server.ended()[0] == 0
+        assert not scratch.exists()
 
 
 def test_a_redirect_does_not_take_the_token_along(desk: XetBench) -> None:
@@ -243,7 +269,7 @@ def test_no_room_on_the_disk(desk: XetBench) -> None:
         over.set()
 
     full = Path("/dev/full")
-    order = XetOrder(job.xet.token_url, {}, job.xet.hash, SIZE, full, 1, OPTIONS.config())
+    order = XetOrder(job.xet.token_url, {}, job.xet.hash, SIZE, full, 1, OPTIONS.config(), desk.scratch)
     process = XetProcess(order, lambda start, end: None, end)
     try:
         process.fetch(0, 64 * KIB)

@@ -25,8 +25,9 @@ HASTY = replace(OPTIONS, read_timeout_s=0.4, connect_timeout_s=0.4, patience_s=1
 class XetBench:
     """A bench for transfers of several kinds."""
 
-    def __init__(self, desk: Bench) -> None:
+    def __init__(self, desk: Bench, scratch: Path) -> None:
         self.desk = desk
+        self.scratch = scratch
         self.hub = desk.hub
         self._transfers: list[Transfer] = []
 
@@ -54,6 +55,7 @@ class XetBench:
             options=options,
             token_for=lambda url: TOKEN,
             verified=self.desk.verified,
+            scratch=self.scratch,
             throttles=throttles,
         )
         self._transfers.append(made)
@@ -94,7 +96,7 @@ class XetBench:
 def xet_bench(folder: Path, **options: Any) -> Iterator[XetBench]:
     """A bench that leaves no thread, no descriptor and no process behind."""
     with bench(folder, xet=True, xorb_size=256 * KIB, **options) as desk:
-        made = XetBench(desk)
+        made = XetBench(desk, folder / "scratch")
         try:
             yield made
         finally:

@@ -219,6 +219,8 @@ class Core:
         ends.push_async_callback(self._watch.stop)
         self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory)
         self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
+        await asyncio.to_thread(self._transfers.sweep)
+        ends.callback(self._transfers.sweep)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
         self._worker = DownloadWorker(store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s)

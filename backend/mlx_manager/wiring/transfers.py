@@ -21,6 +21,7 @@ from mlx_manager.services.transfer import (
     XetTransfer,
     asks_the_system,
     ca_bundle,
+    sweep_xet,
 )
 from mlx_manager.settings import Settings
 
@@ -86,6 +87,7 @@ class Transfers:
                 options=xet_options(self._settings),
                 token_for=self._token_for,
                 verified=self._verified,
+                scratch=self._settings.xet_folder,
                 throttles=throttles,
             )
 
@@ -94,6 +96,10 @@ class Transfers:
             xet_first=self._settings.engine == "xet",
         )
         return FailoverTransfer(task_id, jobs, by_ranges=by_ranges, by_xet=by_xet, policy=policy)
+
+    def sweep(self) -> None:
+        """Remove what engines may have left that were killed. While no transfer is under way."""
+        sweep_xet(self._settings.xet_folder)
 
     def _mirrors_of(self, url: str) -> list[str]:
         """The same file at each of the mirrors, which lay their files out as the Hub does."""

@@ -23,6 +23,7 @@ from mlx_manager.services.transfer.sharing import Caps, ConnectionPool
 from mlx_manager.services.transfer.trust import asks_the_system, ca_bundle
 from mlx_manager.services.transfer.wire import WireOptions
 from mlx_manager.services.transfer.xet import XetOptions, XetTransfer
+from mlx_manager.services.transfer.xet_process import sweep as sweep_xet
 
 __all__ = [
     "Caps",
@@ -37,4 +38,5 @@ __all__ = [
     "asks_the_system",
     "ca_bundle",
     "durable_bytes",
+    "sweep_xet",
 ]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain import words
@@ -87,8 +88,11 @@ class XetTransfer:
         options: XetOptions,
         token_for: Callable[[str], str | None],
         verified: VerifiedBlobs,
+        scratch: Path,
         throttles: Sequence[Throttle] = (),
     ) -> None:
+        """``scratch``: a folder for hf_xet's own use, see `xet_process`; made when it is needed."""
+        self._scratch = scratch
         self._log = logging.LoggerAdapter(log, {"task_id": task_id})
         # One wrong hash is enough here: there is another way to the file.
         self._limits = replace(limits, hash_attempts=1)
@@ -184,6 +188,7 @@ class XetTransfer:
             path=file.part.path,
             streams=self._options.streams,
             config=self._options.config(),
+            scratch=self._scratch,
             telemetry=self._options.telemetry,
         )
         self._log.info("%s: fetched by Xet, %s", file.job.path, words.size(file.job.size - file.part.have.total))

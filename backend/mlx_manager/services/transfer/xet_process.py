@@ -1,9 +1,16 @@
-"""The process that hf_xet runs in, seen from outside; `xet_child` is what runs there."""
+"""The process that hf_xet runs in, seen from outside; `xet_child` is what runs there.
+
+hf_xet keeps a log and folders of its own. Each process has a folder for them in the ``scratch`` of whoever holds the
+data directory. It goes with the process; but when all are killed, hf_xet may be making folders in it to the last, so
+`sweep` makes sure of it at the holder's start and at its end.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +24,8 @@ from typing import Any
 CHILD = Path(__file__).with_name("xet_child.py")
 LAST_WORDS = 300
 REPORT_S = 2.0
+
+log = logging.getLogger(__name__)
 
 _QUERY = re.compile(r"\?[^\s\"')]*")
 _TOKEN = re.compile(r"(?i)\b(bearer\s+|hf_|xet_)\S+")
@@ -34,7 +43,8 @@ class XetEnd:
 @dataclass(frozen=True, slots=True)
 class XetOrder:
     """What is to be fetched: the content with ``hash`` into the file at ``path``, which is ``size`` bytes long already.
-    ``headers`` go with the question for a token, which is asked at ``url``."""
+    ``headers`` go with the question for a token, which is asked at ``url``. ``scratch``: the folder that all processes
+    of one holder have theirs in."""
 
     url: str
     headers: Mapping[str, str]
@@ -43,6 +53,7 @@ class XetOrder:
     path: Path
     streams: int
     config: Mapping[str, Any]
+    scratch: Path
     telemetry: bool = False
 
 
@@ -56,8 +67,8 @@ class XetProcess:
         self._killed = False
         self._saying = threading.Lock()
         self._telemetry = order.telemetry
-        # hf_xet keeps a log and folders in Hugging Face's cache, unless it is given another place.
-        self._folder = tempfile.TemporaryDirectory(prefix="mlx-manager-xet-")
+        order.scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(dir=order.scratch)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own file
                 [sys.executable, "-P", str(CHILD), self._folder.name],
@@ -137,6 +148,14 @@ class XetProcess:
         self._folder.cleanup()
         if not self._killed:
             self._on_end(end or XetEnd("died", f"its process ended with status {status}. {clean(words)}".rstrip()))
+
+
+def sweep(scratch: Path) -> None:
+    """Remove all of it. For the one who holds the data directory, while none of its processes run."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    if scratch.exists():
+        # A child of one that was killed is tidying up there at this moment, perhaps; the next sweep finds what is left.
+        log.debug("%s could not be removed", scratch)
 
 
 def _parse(line: str) -> dict[str, Any]:
