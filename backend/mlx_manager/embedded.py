@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import DataDirNotWritable, ServerUnreachable
 from mlx_manager.process import Door, Process, end_core
 from mlx_manager.settings import Settings
@@ -35,12 +36,22 @@ class EmbeddedServer:
     rest until they are asked for: the program came for its own.
     """
 
-    def __init__(self, settings: Settings, *, stderr: bool = False, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stderr: bool = False,
+        patience: Patience | None = None,
+        comes_for: ModelRequest | None = None,
+    ) -> None:
         """``settings.port`` 0 takes any free port. ``stderr``: the program wants the log on its terminal too.
+        ``comes_for``: what it will ask for first.
         ``patience``: with whoever comes to the door, the usual one where it is None."""
         self._patience = patience
         self._ready: Future[str] = Future()
-        self._process = Process(settings, self._answer, on_ready=self._ready.set_result, serving=False, stderr=stderr)
+        self._process = Process(
+            settings, self._answer, on_ready=self._ready.set_result, serving=False, stderr=stderr, comes_for=comes_for
+        )
         # A daemon: a program that dies of something else must not be held by it; all bytes are safe at any moment.
         self._thread = threading.Thread(target=self._run, name="mlx-manager-server", daemon=True)
         self._inside: tuple[Core, asyncio.AbstractEventLoop] | None = None
@@ -132,6 +143,6 @@ def _import_answer() -> Callable[..., Coroutine[Any, Any, None]]:
     return answer
 
 
-def embedded(settings: Settings, *, stderr: bool = False) -> EmbeddedServer:
+def embedded(settings: Settings, *, stderr: bool = False, comes_for: ModelRequest | None = None) -> EmbeddedServer:
     """A server for one program's own use, on a loopback port of its own."""
-    return EmbeddedServer(replace(settings, host="127.0.0.1", port=0, names=()), stderr=stderr)
+    return EmbeddedServer(replace(settings, host="127.0.0.1", port=0, names=()), stderr=stderr, comes_for=comes_for)

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from mlx_manager import __version__
+from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import PortInUse, StartError
 from mlx_manager.logs import FILE_ONLY, Redactor, logging_to
 from mlx_manager.memory import share_arenas
@@ -57,7 +58,8 @@ Answer = Callable[[Door], Awaitable[None]]
 
 
 class Process:
-    """One life, from the lock to its release. ``serving``: the process is here for this alone."""
+    """One life, from the lock to its release. ``serving``: the process is here for this alone; otherwise
+    ``comes_for`` is what it is here for."""
 
     def __init__(
         self,
@@ -67,12 +69,14 @@ class Process:
         on_ready: OnReady | None,
         serving: bool,
         stderr: bool,
+        comes_for: ModelRequest | None = None,
     ) -> None:
         self._settings = settings
         self._answer = answer
         self._on_ready = on_ready
         self._serving = serving
         self._stderr = stderr
+        self._comes_for = comes_for
         self._stopping = False
         self._close: Callable[[], None] = lambda: None
 
@@ -113,7 +117,7 @@ class Process:
             with suppress(RuntimeError):  # the loop has ended already
                 loop.call_soon_threadsafe(closing.set)
 
-        async with Core(self._settings, hide=redactor.hide, recover=self._serving) as core:
+        async with Core(self._settings, hide=redactor.hide, recover=self._serving, comes_for=self._comes_for) as core:
             url = url_of(self._settings.host, listener)
 
             def ready() -> None:

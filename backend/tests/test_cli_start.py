@@ -4,8 +4,10 @@ need. And the server inside `pull`: asked by its own command without HTTP, it te
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,22 @@ def test_nobody_waits_for_code_that_is_not_needed(
     modules, searches = made(Home(tmp_path, hub.url), *arguments)
     assert modules & spared == set()
     assert searches == []
+
+
+def test_the_hub_answers_a_pull_while_its_ledger_is_still_being_opened(tmp_path: Path, hub: HubServer) -> None:
+    home = Home(tmp_path, hub.url)
+    home.data.mkdir()
+    hub.clear_log()
+    with closing(sqlite3.connect(Settings.load(home.env()).database, isolation_level=None)) as somebody:
+        # Whoever opens the ledger waits for this.
+        somebody.execute("BEGIN EXCLUSIVE")
+        with home.start("pull", MODEL, "--quiet") as pull:
+            hub.wait_for(1, where="tree")
+            assert not (home.data / "server.json").exists()
+            somebody.execute("ROLLBACK")
+            done = pull.wait()
+    assert done.code == 0, done.err
+    assert len(hub.requests("info")) == 1
 
 
 @pytest.fixture

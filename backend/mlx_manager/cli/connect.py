@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlx_manager.cli.client import ApiClient
 from mlx_manager.cli.exits import error_code
+from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
 from mlx_manager.services.access import read_token
 from mlx_manager.services.data_dir import RunningServer, running_server
@@ -36,10 +37,11 @@ _LOOK_AGAIN_S = 0.1
 class Connector:
     """Where the server comes from. What it started ends with its ``with`` block."""
 
-    def __init__(self, settings: Settings, *, verbose: bool = False) -> None:
-        """``verbose``: a server of our own logs to stderr too, each step."""
+    def __init__(self, settings: Settings, *, verbose: bool = False, comes_for: ModelRequest | None = None) -> None:
+        """``verbose``: a server of our own logs to stderr too, each step. ``comes_for``: what it will be asked for."""
         self._settings = replace(settings, log_level="DEBUG") if verbose else settings
         self._verbose = verbose
+        self._comes_for = comes_for
         self._embedded: EmbeddedServer | None = None
         self._client: ApiClient | None = None
         # The follower's thread looks for another server while the main thread may be leaving.
@@ -94,7 +96,7 @@ class Connector:
         from mlx_manager.embedded import embedded
 
         # Ours from now on, so that it is ended whatever interrupts its start.
-        self._embedded = embedded(self._settings, stderr=self._verbose)
+        self._embedded = embedded(self._settings, stderr=self._verbose, comes_for=self._comes_for)
         try:
             url = self._embedded.start()
         except DataDirInUse:

@@ -42,7 +42,7 @@ def pull(settings: Settings, wanted: ModelRequest, options: PullOptions) -> int:
     KeyboardInterrupt when Ctrl-C came before anything was asked for."""
     inbox: Inbox = queue.SimpleQueue()
     # The signals are ours until everything has stopped.
-    with Signals(inbox) as signals, Connector(settings, verbose=options.verbose) as servers:
+    with Signals(inbox) as signals, Connector(settings, verbose=options.verbose, comes_for=wanted) as servers:
         with _view(wanted, options) as view:
             api = servers.connect()
             if options.verbose and not servers.is_embedded:

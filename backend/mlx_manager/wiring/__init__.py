@@ -3,6 +3,7 @@
 core.py        everything below the API, started and stopped as one
 transfers.py   how the bytes of a download are fetched
 discovery.py   what there is to find, and whether it runs here
+foresight.py   what a process came for is asked of the Hub before anybody needs it
 hub_watch.py   whether the Hub answers
 """
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlx_manager import __version__
 from mlx_manager.domain.account import Account
+from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.events import Event
 from mlx_manager.domain.library import DeletePlan, Library
 from mlx_manager.domain.plan import Plan
@@ -28,11 +30,12 @@ from mlx_manager.services.hf_cache import HfCache
 from mlx_manager.services.hf_client import HubClient
 from mlx_manager.services.ports import ProgressBus, Report, Subscription
 from mlx_manager.settings import Settings
-from mlx_manager.storage import SqlDownloadStore, SqlVerifiedBlobs, open_database, sqlite_url
+from mlx_manager.wiring.foresight import Foresight
 from mlx_manager.wiring.hub_watch import HubWatch
 from mlx_manager.wiring.transfers import Transfers
 
 if TYPE_CHECKING:
+    from mlx_manager.storage import Ledger
     from mlx_manager.wiring.discovery import Discovery
 
 USER_AGENT = f"mlx-manager/{__version__}"
@@ -54,7 +57,7 @@ class Core:
     """Everything below the API, started and stopped as one; ``async with`` it on the loop that is to own it.
 
     ``hide`` is told each secret that must not get into the log. ``recover``: downloads that the last process left
-    behind go on by themselves.
+    behind go on by themselves. ``comes_for``: what will be asked for first; the Hub hears of it while the rest is made.
     """
 
     settings: Settings
@@ -70,6 +73,7 @@ class Core:
         *,
         hide: Callable[[str | None], None] = lambda secret: None,
         recover: bool = True,
+        comes_for: ModelRequest | None = None,
     ) -> None:
         self.settings = settings
         self.about = About(
@@ -83,6 +87,7 @@ class Core:
         self.access = Access(settings.home, hide=hide) if settings.needs_token else None
         self._hide = hide
         self._recover = recover
+        self._comes_for = comes_for
         self._ends = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._given_up = False
@@ -212,22 +217,27 @@ class Core:
         )
         ends.callback(self._hub.close)
         self._spawn(self._prepare_for_the_hub())
-        database = await asyncio.to_thread(open_database, sqlite_url(s.database))
-        ends.callback(database.dispose)
-        store = SqlDownloadStore(database)
+        hub = Foresight(self._hub)
+        ends.push_async_callback(hub.stop)
+        if self._comes_for is not None:
+            hub.ask_ahead(self._comes_for)
+        ledger = await asyncio.to_thread(_open_ledger, s.database)
+        ends.callback(ledger.close)
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
         self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory)
-        self._transfers = Transfers(s, self._hub, SqlVerifiedBlobs(database), user_agent=USER_AGENT, hide=self._hide)
+        self._transfers = Transfers(s, self._hub, ledger.verified, user_agent=USER_AGENT, hide=self._hide)
         await asyncio.to_thread(self._transfers.sweep)
         ends.callback(self._transfers.sweep)
         if not s.hf_hub_offline:
             await asyncio.to_thread(self._transfers.hide_token)
-        self._worker = DownloadWorker(store, self._hub, self.cache, self._transfers.make, size_check_s=s.size_check_s)
+        self._worker = DownloadWorker(
+            ledger.downloads, hub, self.cache, self._transfers.make, size_check_s=s.size_check_s
+        )
         self.bus = InProcessBus()
         ends.callback(self.bus.close)
         self.manager = DownloadManager(
-            store,
+            ledger.downloads,
             self.bus,
             InProcessRunner(s.max_downloads),
             self._execute,
@@ -268,3 +278,10 @@ class Core:
     async def _look_at_the_cache(self) -> None:
         with suppress(DiskError):  # whoever asks for the library is told
             await self.library()
+
+
+def _open_ledger(file: Path) -> Ledger:
+    # Here, in a thread, and not above: nothing takes longer to import, and meanwhile the Hub can answer.
+    from mlx_manager.storage import Ledger
+
+    return Ledger(file)
