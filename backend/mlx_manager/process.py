@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 from mlx_manager import __version__
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import PortInUse, StartError
@@ -238,5 +236,8 @@ def others_of(settings: Settings, listener: socket.socket) -> tuple[str, ...]:
 
 
 def _addresses(family: socket.AddressFamily) -> list[str]:
+    # Of all processes only a server for the whole network has use for it.
+    import psutil
+
     found = (one for each in psutil.net_if_addrs().values() for one in each)
     return [one.address.partition("%")[0] for one in found if one.family == family]

@@ -27,9 +27,10 @@ WANTED = ModelRequest(MODEL)
 
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "mlx_manager.app", "mlx_manager.server"}
 DISCOVERY = {"markdown_it", "nh3", "mlx_manager.services.discovery"}
+DOCTOR = {"mlx_manager.checkup", "mlx_manager.domain.diagnosis", "mlx_manager.services.doctor"}
 HUB_AT_LARGE = {"huggingface_hub.hf_api", "huggingface_hub.file_download"}
 """All that the Hub can do; a download asks it two things."""
-SELDOM = WEB | DISCOVERY | {"alembic", "hf_xet", "sqlalchemy.dialects.postgresql"}
+SELDOM = WEB | DISCOVERY | DOCTOR | {"alembic", "hf_xet", "psutil", "sqlalchemy.dialects.postgresql"}
 WORK = {"asyncio", "httpx2", "huggingface_hub", "pycurl", "sqlalchemy", "mlx_manager.wiring"}
 
 _RUN_AND_TELL = """

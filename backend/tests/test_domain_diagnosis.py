@@ -17,12 +17,12 @@ from mlx_manager.domain.hub_checks import (
     judge_way,
     judge_xet,
 )
+from mlx_manager.domain.library import Leftover
 from mlx_manager.domain.machine_checks import (
     CacheFacts,
     DatabaseFacts,
     DiskFacts,
     FolderFacts,
-    Leftover,
     ServerFacts,
     judge_cache,
     judge_data_folder,

@@ -144,3 +144,13 @@ def is_complete(present: Collection[str], missing: Collection[str], *, listed: b
     if listed:
         return not any(is_wanted(path, LOADER_PATTERNS, None) for path in missing)
     return not missing and any(path.endswith(WEIGHT_SUFFIXES) for path in present)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something in the cache that nobody is going to use. ``size``: bytes on the disk. ``model_id``: whose unfinished
+    file it is, where all that is unfinished of that model may go."""
+
+    path: str
+    size: int
+    model_id: str | None = None

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from mlx_manager.domain import words
 from mlx_manager.domain.diagnosis import Finding, note, well, wrong
+from mlx_manager.domain.library import Leftover
+from mlx_manager.domain.plan import ROOM_TO_LEAVE
 
-ROOM_TO_LEAVE = 64 * 1024 * 1024
 LITTLE_ROOM = 5_000_000_000
 FEW_FILES = 10_000
 SHOWN = 3
@@ -171,16 +172,6 @@ def judge_database(database: DatabaseFacts) -> Finding:
     if database.failed:
         held.append(f"{database.failed} failed")
     return well(f"whole, {', '.join(held)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """Something in the cache that nobody is going to use. ``size``: bytes on the disk. ``model_id``: whose unfinished
-    file it is, where all that is unfinished of that model may go."""
-
-    path: str
-    size: int
-    model_id: str | None = None
 
 
 def judge_leftovers(leftovers: Sequence[Leftover]) -> Finding:

@@ -11,6 +11,9 @@ from typing import Any
 
 from mlx_manager.errors import EmptyRepository, NoFileMatches, UnsafeFileName
 
+ROOM_TO_LEAVE = 64 * 1024 * 1024
+"""Bytes of the disk that no download takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Digest:

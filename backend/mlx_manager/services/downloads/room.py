@@ -10,8 +10,7 @@ from pathlib import Path
 
 from mlx_manager.domain import words
 from mlx_manager.domain.download import Download
-from mlx_manager.domain.machine_checks import ROOM_TO_LEAVE
-from mlx_manager.domain.plan import Plan
+from mlx_manager.domain.plan import ROOM_TO_LEAVE, Plan
 from mlx_manager.errors import DiskFull, MlxManagerError
 from mlx_manager.services.downloads.whole import then_cancelled
 from mlx_manager.services.ports import BlobPlace, Cache

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mlx_manager.domain import words
-from mlx_manager.domain.library import DeletePlan, Library, LocalModel
-from mlx_manager.domain.machine_checks import Leftover
+from mlx_manager.domain.library import DeletePlan, Leftover, Library, LocalModel
 from mlx_manager.domain.plan import Plan, case_collisions, check_path
 from mlx_manager.errors import UnsafeFileName
 from mlx_manager.services.hf_cache.deleting import Deletion

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from mlx_manager.domain.machine_checks import Leftover
+from mlx_manager.domain.library import Leftover
 from mlx_manager.services.hf_cache.layout import DRAFT, DRAFT_AGE_S, RepoFolders
 from mlx_manager.services.hf_cache.library import model_id_of
 from mlx_manager.services.hf_cache.reading import UNFINISHED, scan
