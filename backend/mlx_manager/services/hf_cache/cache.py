@@ -27,6 +27,7 @@ from mlx_manager.services.hf_cache.layout import (
 from mlx_manager.services.hf_cache.leftovers import find_leftovers
 from mlx_manager.services.hf_cache.library import LibraryReader, folder_name
 from mlx_manager.services.hf_cache.linking import link_files, make_parents, sweep, write_ref, write_tree
+from mlx_manager.services.hf_cache.pending import note_links, settle_links
 from mlx_manager.services.hf_cache.reading import read_files
 from mlx_manager.services.ports import BlobPlace
 
@@ -111,8 +112,10 @@ class HfCache:
             if not folders.tree(plan.commit).is_file():
                 write_tree(folders, plan)
             contents = self._contents(folders, plan)
+            note_links(folders, plan)
             snapshot = link_files(folders, plan, contents, symlinks=self._has_symlinks(folders))
             write_ref(folders, plan.revision, plan.commit)
+            settle_links(folders, plan)
         log.debug("%s: %s linked in %s", plan.model_id, words.count(len(plan.files), "file"), snapshot)
         return snapshot
 

@@ -223,7 +223,8 @@ class Deletion:
             cache_dir=self._cache_dir,
         ).execute()
         for commit in doomed.trees:
-            folders.tree(commit).unlink(missing_ok=True)
+            for file in (folders.tree(commit), *folders.linking(commit)):
+                file.unlink(missing_ok=True)
         left = [path for path in ({folders.root} if doomed.whole_model else {trash, *blobs}) if path.exists()]
         if left:
             raise CacheFailed(

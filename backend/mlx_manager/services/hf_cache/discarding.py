@@ -11,13 +11,15 @@ from filelock import FileLock, Timeout
 from mlx_manager.domain.plan import Plan
 from mlx_manager.services.hf_cache.layout import RepoFolders
 from mlx_manager.services.hf_cache.linking import sweep
+from mlx_manager.services.hf_cache.pending import undo_links
 
 
 def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
-    """Remove parts and journals, then the whole blobs that no snapshot links to, then what is empty. Bytes freed.
+    """Remove parts and journals, the links of a snapshot that was never finished, then the whole blobs that no snapshot
+    links to, then what is empty. Bytes freed.
 
     Untouched: etags in ``keep``, and blobs that another process holds the lock of. As long as anybody else works on
-    this model, its whole blobs and its folders stay too: they may be what the other has just finished.
+    this model, its links, its whole blobs and its folders stay too: they may be what the other has just finished.
     """
     freed = 0
     alone = True
@@ -33,6 +35,7 @@ def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
             mine.append(file.etag)
             freed += sum(map(_remove, folders.unfinished(file.etag)))
     if alone and not _anybody_else(folders, mine):
+        undo_links(folders, plan)
         linked = _linked(folders)
         for etag in mine:
             with _held(folders.lock(etag)) as ours:

@@ -19,6 +19,7 @@ PREFIX = "models--"
 PART = ".part"
 JOURNAL = ".journal"
 XET = ".xet"
+LINKING = ".linking"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DRAFT = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """A name of `RepoFolders.temporary`."""
@@ -76,6 +77,10 @@ class RepoFolders:
 
     def tree(self, commit: str) -> Path:
         return self.trees / f"{commit}.json"
+
+    def linking(self, commit: str) -> list[Path]:
+        """The notes of links that are being made in the commit's snapshot, or were when their maker was killed."""
+        return list(self.root.glob(f".{commit}-*{LINKING}"))
 
     def temporary(self) -> Path:
         """A name that nobody else has and no reader of the cache looks at: neither in `snapshots` nor in `refs`."""
