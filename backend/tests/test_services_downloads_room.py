@@ -14,8 +14,9 @@ import pytest
 from fakes.workshop import PATIENCE_S
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.domain.download import Download
-from mlx_manager.domain.plan import Plan, PlanFile
+from mlx_manager.domain.plan import ROOM_TO_LEAVE, Plan, PlanFile
 from mlx_manager.errors import DiskFull
+from mlx_manager.services.discovery import Planner
 from mlx_manager.services.downloads.room import Room
 from mlx_manager.services.hf_cache import HfCache
 
@@ -71,6 +72,48 @@ def test_a_plan_takes_what_neither_it_nor_anybody_else_in_flight_owns_already(ca
         os.fsync(part.fileno())
     assert room.owed([_download("known")], plans.get, planned) == SIZE
     assert room.owed([], plans.get, running) == 0
+
+
+class Disk(HfCache):
+    """One with exactly so much room."""
+
+    free = 0
+
+    def free_bytes(self) -> int:
+        return self.free
+
+
+@pytest.mark.parametrize(("left", "here", "enough"), [(0, 0, True), (-1, 0, False), (-SIZE, SIZE, True)])
+async def test_the_plan_promises_no_room_that_the_start_refuses(
+    tmp_path: Path, left: int, here: int, enough: bool
+) -> None:
+    cache, wanted = Disk(tmp_path / "cache"), _plan(_file("wanted", SIZE))
+    cache.free = SIZE + ROOM_TO_LEAVE + left
+    [place] = cache.prepare(wanted)
+    with place.part.open("wb") as part:
+        part.write(bytes(here))
+        part.flush()
+        os.fsync(part.fileno())
+    room = Room(cache)
+
+    async def asked(_: ModelRequest) -> Plan:
+        return wanted
+
+    async def rate() -> None:
+        return None
+
+    async def queued(planned: Plan | None) -> int:
+        return room.owed([], lambda _: None, planned)
+
+    told = await Planner(asked, lambda _: {}, cache.free_bytes, rate, queued).plan(ModelRequest(MODEL))
+    assert told["enough_room"] == enough
+    assert (told["note"] is None) == enough
+    if enough:
+        await room.take("a", wanted)
+    else:
+        assert told["note"] == "1 B are missing on the disk: delete a model first."
+        with pytest.raises(DiskFull, match="are needed: 1 B are missing on the disk"):
+            await room.take("a", wanted)
 
 
 class SlowToDiscard(HfCache):

@@ -109,7 +109,7 @@ class DownloadPlan(BaseModel):
     disk_free_bytes: int
     disk_after_bytes: int = Field(description="After this download and those that are under way; negative: missing.")
     queue_bytes: int = Field(description="Room that those that are under way still take.")
-    enough_room: bool
+    enough_room: bool = Field(description="A start would not be refused: it leaves 64 MiB of the disk free.")
     note: str | None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_manager.domain import words
 from mlx_manager.domain.catalog import ModelRequest
-from mlx_manager.domain.plan import Plan
+from mlx_manager.domain.plan import ROOM_TO_LEAVE, Plan
 
 
 class Planner:
@@ -40,11 +40,13 @@ class Planner:
         fetch = plan.total_bytes - here_bytes
         chosen = {file.path for file in plan.files}
         after = free - taken
+        # As the start judges it: what takes no room is never refused.
+        short = ROOM_TO_LEAVE - after if fetch and taken else 0
         note = None
         if not fetch:
             note = "All of it is here already."
-        elif after < 0:
-            note = f"{words.size(-after)} are missing on the disk: delete a model first."
+        elif short > 0:
+            note = f"{words.size(short)} are missing on the disk: delete a model first."
         return {
             "model_id": plan.model_id,
             "revision": plan.revision,
@@ -67,7 +69,7 @@ class Planner:
             "disk_free_bytes": free,
             "disk_after_bytes": after,
             "queue_bytes": queued,
-            "enough_room": after >= 0,
+            "enough_room": short <= 0,
             "note": note,
         }
 
