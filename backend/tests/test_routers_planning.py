@@ -80,6 +80,21 @@ def test_a_part_counts_what_is_durable_and_the_room_that_it_owns(api: Api, hub: 
         held.clear()
 
 
+def test_a_file_in_place_of_a_link_is_fetched_again_and_the_plan_says_so(api: Api, tmp_path: Path) -> None:
+    """As a copy of the cache has it that was made without its links."""
+    api.wait(api.download(MODEL, preset="mlx"), Status.COMPLETED)
+    link = next((tmp_path / "hf").rglob("snapshots/*/model.safetensors"))
+    size = link.stat().st_size
+    link.resolve().replace(link)
+    plan = api.post(f"{MODELS}/plan", {"model_id": MODEL, "preset": "mlx"}).json
+    assert (plan["fetch_bytes"], plan["queue_bytes"]) == (size, 0)
+    assert plan["disk_free_bytes"] - plan["disk_after_bytes"] == size
+    assert {file["path"] for file in plan["files"] if file["action"] == "fetch"} == {link.name}
+    done = api.wait(api.download(MODEL, preset="mlx"), Status.COMPLETED)
+    assert done["received_bytes"] == size
+    assert link.is_symlink()
+
+
 def test_the_room_that_the_queue_still_takes(api: Api, hub: HubServer, tmp_path: Path) -> None:
     """What two downloads share counts once, and what they already own of the disk not at all."""
 

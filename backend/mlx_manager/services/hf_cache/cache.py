@@ -159,18 +159,18 @@ class HfCache:
             return None
 
     def held(self, plan: Plan, durable: Callable[[Path, str, int], int]) -> dict[str, int]:
-        """Etag → bytes that are here of each content of a plan; only of those that there is something of. ``durable``
-        (part, etag, size): bytes of a part that a transfer goes on from. Changes nothing. Raises DiskError."""
-        check_names(plan)
-        folders = RepoFolders.of(self.cache_dir, plan.model_id)
+        """Etag → bytes that are here of each content of a plan, where a transfer looks for them; only of those that
+        there is something of. ``durable`` (part, etag, size): bytes of a part that a transfer goes on from. Changes
+        nothing. Raises DiskError."""
+        places = self.places(plan)
         found = {}
-        with disk_errors(folders.root):
-            for file in plan.blobs:
-                places = (folders.blob(file.etag), folders.snapshot(plan.commit) / file.path)
-                if any(place.is_file() and place.stat().st_size == file.size for place in places):
+        with disk_errors(self.cache_dir):
+            for place in places:
+                file = place.file
+                if place.blob.is_file() and place.blob.stat().st_size == file.size:
                     found[file.etag] = file.size
-                elif (part := folders.part(file.etag)).is_file():
-                    found[file.etag] = min(durable(part, file.etag, file.size), file.size)
+                elif place.part.is_file():
+                    found[file.etag] = min(durable(place.part, file.etag, file.size), file.size)
         return found
 
     def deletion(self, model_id: str, revision: str | None = None, *, leftovers: bool = False) -> DeletePlan:
