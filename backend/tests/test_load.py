@@ -15,7 +15,7 @@ from api_client import ServerProcess, serving
 from fakes.hub_server import Blob, Fault, HubServer
 from mlx_manager.domain.events import Event
 from mlx_manager.services.event_bus import _Story
-from torture.census import Census, slope
+from torture.census import Census, judged, slope
 from torture.crowd import OF_EVERYTHING, LetGo, run_round, watched
 
 WATCHERS = 60
@@ -106,6 +106,33 @@ def test_what_there_is_more_of_is_said() -> None:
     after = Census(descriptors=30, threads=5, connections=1, children=0, kept=4, rss=99)
     assert after.beyond(before) == ["30 descriptors, 20 before", "1 connections, 0 before"]
     assert before.beyond(after) == []
+
+
+@pytest.mark.parametrize(
+    ("memory", "downloads", "ends_well"),
+    [
+        # As seen: what comes and goes is no leak, and one round that is large is none either.
+        ([153, 155, 162, 162, 150, 170, 149, 165, 158, 240], 200, True),
+        # Four kilobytes of each of 200 downloads a round, and sixteen.
+        ([150 + 0.8 * n for n in range(10)], 200, True),
+        ([150 + 3.2 * n for n in range(10)], 200, False),
+        # The story of the last 200 fills up first.
+        ([60, 75, 90, 100, 101, 100, 102, 101, 100, 101], 50, True),
+        ([60, 75, 90, 100, 110, 120, 130, 140, 150, 160], 50, False),
+    ],
+)
+def test_memory_may_come_and_go_but_not_grow(memory: list[float], downloads: int, ends_well: bool) -> None:
+    told, wrong = judged(memory, downloads)
+    assert (wrong == []) == ends_well
+    assert "20 MB are allowed" in told
+    assert all("memory" in one and "20 MB are allowed" in one for one in wrong)
+
+
+def test_too_few_rounds_say_nothing_of_memory() -> None:
+    for memory, downloads in (([100.0, 300.0, 500.0], 10), ([100.0, 200.0, 300.0, 400.0, 500.0], 200)):
+        told, wrong = judged(memory, downloads)
+        assert "not judged" in told
+        assert wrong == []
 
 
 def test_a_slope_is_what_it_grows_by_each_time() -> None:

@@ -2,7 +2,8 @@
 
 The hub keeps all bytes back until everybody watches, so that each end is heard live. It ends with 1 when a watcher
 missed an end, came too late for it or heard of it more than a second late, when the server holds more
-afterwards than before (descriptors, threads, connections, processes), or when one who reads nothing was not given up.
+afterwards than before (descriptors, threads, connections, processes), when its memory grew from round to round, or when
+one who reads nothing was not given up.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from benchmarks.hub import HubProcess
 
 from api_client import Api, ServerProcess
-from torture.census import Census, settled, slope
+from torture.census import Census, judged, settled, slope
 from torture.crowd import SETTLES_WITHIN_S, LetGo, Round, run_round, watched
 
 LATE_S = 1.0
@@ -72,6 +73,9 @@ def main() -> int:
                 wrong += _tell(f"round {number}", load)
             told = " ".join(f"{mb:.0f}" for mb in memory)
             print(f"memory after each round: {told} MB; {slope(memory):+.2f} MB a round", flush=True)
+            verdict, grown = judged(memory, options.downloads)
+            print(verdict, flush=True)
+            wrong += grown
             if options.slow:
                 wrong += _slow_readers(root, api, pid, names, options, held(hub), idle)
     for complaint in wrong:
