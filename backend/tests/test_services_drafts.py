@@ -18,6 +18,7 @@ from mlx_manager.services.drafts import replace_whole, sweep
 WRITER = """
     import resource, signal, sys
     from pathlib import Path
+    from mlx_manager.services.access import make_token
     from mlx_manager.services.data_dir import DataDir, RunningServer
     from mlx_manager.services.hf_cache.remembering import remember
     from mlx_manager.services.hub_memory import HubMemory
@@ -31,6 +32,8 @@ WRITER = """
         DataDir(home).announce(RunningServer("http://127.0.0.1:1", 7, "0"))
     elif what == "library":
         remember(home / "library.json", home, {})
+    elif what == "token":
+        make_token(home, renew=True)
     else:
         HubMemory(home / "hub-memory").put("page", "key", {"what": "the Hub said"})
 """
@@ -40,12 +43,12 @@ def write(what: str, home: Path, how: str) -> int:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(WRITER), what, str(home), how], check=False).returncode
 
 
-@pytest.mark.parametrize("what", ["announcement", "library", "answer of the Hub"])
+@pytest.mark.parametrize("what", ["announcement", "library", "token", "answer of the Hub"])
 def test_a_writer_that_is_killed_leaves_the_old_file_and_for_no_longer_than_a_start_its_draft(
     tmp_path: Path, what: str
 ) -> None:
     assert write(what, tmp_path, "lives") == 0
-    [file] = tmp_path.rglob("*.json")
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
     old = file.read_bytes()
     theirs = [file.with_name("letter.draft"), file.with_name("library.json.1-2.draft.mine")]
     for one in theirs:

@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mlx_manager.errors import AccessTokenUnusable, DataDirNotWritable
+from mlx_manager.services import drafts
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ def make_token(home: Path, *, renew: bool = False) -> str:
     DataDirNotWritable."""
     if not renew and (known := read_token(home)) is not None:
         return known
-    file, draft = home / FILE_NAME, home / f"{FILE_NAME}.{secrets.token_hex(4)}"
+    file = home / FILE_NAME
+    draft = drafts.draft_of(file)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Of a dead process that had our number: it is made anew, so that nobody else can have it open.
+        draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
             out.write(secrets.token_urlsafe(32) + "\n")
             out.flush()

@@ -19,7 +19,7 @@ _DRAFT = re.compile(r".+\.\d+-\d+\.draft")
 def replace_whole(file: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Put ``data`` in the place of ``file``, in a folder that is there; ``mode`` as far as the umask lets it. Raises
     OSError, with the old file and no draft left."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.draft")
+    draft = draft_of(file)
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
             out.write(data)
@@ -27,6 +27,11 @@ def replace_whole(file: Path, data: bytes, *, mode: int = 0o666) -> None:
     except OSError:
         _remove(draft)
         raise
+
+
+def draft_of(file: Path) -> Path:
+    """Where this thread writes what is to become ``file``."""
+    return file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.draft")
 
 
 def sweep(folder: Path) -> None:
