@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cli_process import Home, Running
 from fakes.hub_server import Blob, Fault, HubServer, mlx_model_files
@@ -162,6 +163,25 @@ def test_ctrl_c_twice_leaves_a_server_that_hangs(home: Home, server: Running, hu
         pull.send_until_end(signal.SIGINT)
         assert pull.wait().code == 130
         server.send(signal.SIGCONT)
+
+
+def test_who_waits_for_a_server_that_hangs_is_told_what_for(home: Home, server: Running) -> None:
+    announced = json.loads((home.data / "server.json").read_text())
+    server.send(signal.SIGSTOP)
+    waiting_for = f"Waiting for the server at {announced['url']} (process {server.pid})"
+    with home.start("pull", TINY, "--json") as pull, home.start("pause", TINY) as pause:
+        for command in (pull, pause):
+            told = command.wait_line(lambda line: line.startswith(waiting_for), "err")
+            assert told.strip().endswith("given up after 15 s.")
+        server.send(signal.SIGCONT)
+        assert pull.wait().code == 0
+
+
+def test_who_waits_for_one_that_says_nothing_of_itself_is_told_so(home: Home) -> None:
+    home.data.mkdir()
+    with FileLock(home.data / "lock"), home.start("pull", TINY) as pull:
+        told = pull.wait_line(lambda line: line.startswith("Waiting for "))
+    assert told.startswith(f"Waiting for a process that holds {home.data}")
 
 
 def test_without_a_server_cancel_works_and_resume_says_how(home: Home) -> None:

@@ -116,7 +116,7 @@ class Place:
     def __init__(self, *urls: str) -> None:
         self._urls = list(urls)
 
-    def connect(self) -> ApiClient:
+    def connect(self, tell: Callable[[str], None]) -> ApiClient:
         if not self._urls:
             raise ServerUnreachable("No server is left.")
         return ApiClient(self._urls.pop(0))

@@ -8,8 +8,11 @@ Of its own one it asks without HTTP what it can (own.py).
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlx_manager.cli.client import ApiClient
 from mlx_manager.cli.exits import error_code
+from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
 from mlx_manager.services.access import read_token
@@ -32,6 +36,15 @@ logger = logging.getLogger(__name__)
 FOUND_WITHIN_S = 15.0
 """One that is starting or ending takes a second or two; after so long it is asked for no more."""
 _LOOK_AGAIN_S = 0.1
+_TOLD_AFTER_S = 1.0
+"""Who waits for longer is told what for."""
+
+Tell = Callable[[str], None]
+"""Says a sentence to the person; from another thread than the one that waits, and never after that has returned."""
+
+
+def tell_aside(text: str) -> None:
+    Teller(sys.stderr).line(text)
 
 
 class Connector:
@@ -47,6 +60,9 @@ class Connector:
         # The follower's thread looks for another server while the main thread may be leaving.
         self._lock = threading.Lock()
         self._leaving = threading.Event()
+        # What is waited for at this moment.
+        self._asked: RunningServer | None = None
+        self._is_held = False
 
     def __enter__(self) -> Self:
         return self
@@ -68,14 +84,30 @@ class Connector:
 
     def find(self) -> ApiClient | None:
         """The server that runs; None when there is none that answers."""
-        announced = running_server(self._settings.home)
-        return None if announced is None else _reach(announced, self._settings.home)
+        self._asked = running_server(self._settings.home)
+        try:
+            return None if self._asked is None else _reach(self._asked, self._settings.home)
+        finally:
+            self._asked = None
 
-    def connect(self) -> ApiClient:
-        """The server that runs, or one of our own. Waits for one that is just starting or ending.
+    def connect(self, tell: Tell = tell_aside) -> ApiClient:
+        """The server that runs, or one of our own. Waits for one that is just starting or ending, or does not answer,
+        and says so.
 
         Raises MlxManagerError when there is none to be had.
         """
+        with _told(self._waited_for, tell):
+            return self._connect()
+
+    def _waited_for(self) -> str | None:
+        """The holder of the data folder; None while nobody is known to hold it."""
+        if (asked := self._asked) is not None:
+            return f"the server at {asked.url} (process {asked.pid}), which has not answered yet"
+        if self._is_held:
+            return f"a process that holds {self._settings.home} and does not say where it listens"
+        return None
+
+    def _connect(self) -> ApiClient:
         give_up_at = time.monotonic() + FOUND_WITHIN_S
         while True:
             with self._lock:
@@ -100,6 +132,7 @@ class Connector:
         try:
             url = self._embedded.start()
         except DataDirInUse:
+            self._is_held = running_server(self._settings.home) is None
             self._embedded = None
             return None
         except TimeoutError as error:
@@ -116,6 +149,27 @@ class Connector:
             raise ServerUnreachable(
                 "The server inside this command has ended.", advice=f"Look into the log: {self._settings.log_file}"
             )
+
+
+@contextmanager
+def _told(waited_for: Callable[[], str | None], tell: Tell) -> Iterator[None]:
+    """While this lasts, somebody looks on and says what is waited for, as soon as that is long, and when it changes."""
+    over = threading.Event()
+
+    def look_on() -> None:
+        said = None
+        while not over.wait(_TOLD_AFTER_S):
+            if (what := waited_for()) not in (None, said):
+                tell(f"Waiting for {what}; given up after {FOUND_WITHIN_S:.0f} s.")
+                said = what
+
+    onlooker = threading.Thread(target=look_on, name="onlooker", daemon=True)
+    onlooker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        onlooker.join()
 
 
 def _reach(announced: RunningServer, home: Path) -> ApiClient | None:

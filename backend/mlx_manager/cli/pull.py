@@ -44,7 +44,7 @@ def pull(settings: Settings, wanted: ModelRequest, options: PullOptions) -> int:
     # The signals are ours until everything has stopped.
     with Signals(inbox) as signals, Connector(settings, verbose=options.verbose, comes_for=wanted) as servers:
         with _view(wanted, options) as view:
-            api = servers.connect()
+            api = servers.connect(view.note)
             if options.verbose and not servers.is_embedded:
                 Teller(sys.stderr).line(f"The server at {api.url} does the work; its log: {api.system()['log_file']}")
             # From here on there is something to pause.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,8 +68,9 @@ Inbox = queue.SimpleQueue[Message]
 class Servers(Protocol):
     """Where a server comes from."""
 
-    def connect(self) -> ApiClient:
-        """The server that runs, or one run by this process. Raises MlxManagerError."""
+    def connect(self, tell: Callable[[str], None]) -> ApiClient:
+        """The server that runs, or one run by this process; ``tell``: is told what it waits for, if that takes long.
+        Raises MlxManagerError."""
 
     @property
     def is_embedded(self) -> bool:
@@ -178,7 +180,7 @@ class Follower(threading.Thread):
         """Another server, asked for the same again. Raises MlxManagerError when there is none to be had."""
         logger.info("%s Looking for another.", lost.detail)
         self._tell(Noted("The server is gone; looking for another …"))
-        api = self._servers.connect()
+        api = self._servers.connect(lambda text: self._tell(Noted(text)))
         try:
             known: Snapshot | None = api.status(self.watched.task_id)
         except Refused:
