@@ -86,7 +86,9 @@ def test_a_rest_is_shared_while_its_connection_is_young(desk: Bench) -> None:
 def test_a_line_that_dies_every_few_bytes_gets_to_the_end_with_hardly_a_byte_twice(desk: Bench) -> None:
     jobs = desk.add({"model.safetensors": 24 * MIB})
     desk.hub.fault(Fault.reset(after=MIB), where="cdn")
-    transfer = desk.transfer(jobs, replace(LIMITS, piece_bytes=8 * MIB))
+    # A wait after a break would last longer than the test may.
+    limits = replace(LIMITS, piece_bytes=8 * MIB, backoff_first_s=60.0, backoff_max_s=60.0)
+    transfer = desk.transfer(jobs, limits)
     transfer.start()
     sample = finish(transfer)
     assert sample.received_bytes < 24 * MIB * 1.05
@@ -130,14 +132,41 @@ def _sharing(desk: Bench, jobs: list[FileJob], pool: ConnectionPool, *caps: Thro
     return transfer
 
 
-def test_a_cap_holds_and_can_be_lifted_while_bytes_flow(desk: Bench) -> None:
+def test_a_cap_holds(desk: Bench) -> None:
+    """Never more than the cap lets through; less, on a machine that is busy, is none of its doing."""
     jobs = desk.add({"model.safetensors": 64 * MIB})
-    cap = Throttle(4 * MIB)
-    transfer = _sharing(desk, list(jobs), ConnectionPool(8), cap)
+    transfer = _sharing(desk, list(jobs), ConnectionPool(8), Throttle(16 * MIB))
     begun = time.monotonic()
     transfer.start()
-    until(lambda: transfer.sample().received_bytes >= 4 * MIB)
+    until(lambda: transfer.sample().received_bytes >= 12 * MIB)
+    received = transfer.sample().received_bytes
     seconds = time.monotonic() - begun
-    assert transfer.sample().received_bytes <= 4 * MIB * (seconds + 0.5)
+    # What the connections have read when they are told to wait comes on top, once.
+    assert received <= 16 * MIB * seconds * 1.05 + 1.5 * MIB
+
+
+def test_a_cap_can_be_lifted_while_bytes_flow(desk: Bench) -> None:
+    jobs = desk.add({"model.safetensors": 8 * MIB})
+    cap = Throttle(256 * KIB)  # half a minute of it
+    transfer = _sharing(desk, list(jobs), ConnectionPool(8), cap)
+    transfer.start()
+    until(lambda: transfer.sample().received_bytes >= 64 * KIB)
+    assert not jobs[0].target.exists()
     cap.set_rate(None)
     finish(transfer)
+
+
+def test_a_cap_can_be_set_while_bytes_flow(desk: Bench) -> None:
+    jobs = desk.add({"model.safetensors": 64 * MIB})
+    desk.hub.fault(Fault.rate(4 * MIB), where="cdn")
+    cap = Throttle()
+    transfer = _sharing(desk, list(jobs), ConnectionPool(8), cap)
+    transfer.start()
+    until(lambda: transfer.sample().received_bytes >= MIB)
+    cap.set_rate(2 * MIB)
+    until(lambda: transfer.sample().connections == 2)
+    before, begun = transfer.sample().received_bytes, time.monotonic()
+    until(lambda: transfer.sample().received_bytes >= before + MIB)
+    received = transfer.sample().received_bytes - before
+    # The sample may be a tenth of a second old, twice.
+    assert received <= 2 * MIB * (time.monotonic() - begun + 0.3)
