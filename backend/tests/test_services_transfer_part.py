@@ -87,6 +87,20 @@ def test_what_was_synced_is_taken_up_and_no_more(part: Part, tmp_path: Path) -> 
     again.close()
 
 
+def test_what_the_disk_could_not_make_durable_is_not_claimed(part: Part) -> None:
+    part.write([b"a" * 100], 0)
+    sync(part)
+    part.write([b"b" * 100], 100)
+    unsyncable, other = os.pipe()
+    os.dup2(unsyncable, part.fd)
+    os.close(unsyncable)
+    os.close(other)
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(part)
+    assert list(Journal(part.path, ETAG, SIZE).load()) == [(0, 100)]
+    assert part.dirty
+
+
 def test_dirty_means_the_journal_is_behind(part: Part) -> None:
     part.write([b"a" * 100], 0)
     have, changes = list(part.have), part.changes

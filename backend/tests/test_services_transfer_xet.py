@@ -49,6 +49,7 @@ def test_files_come_by_xet_and_are_verified(desk: XetBench) -> None:
     ]
     assert sample.files_done == 3
     assert desk.hub.requests("cdn") == []
+    assert len(desk.hub.requests("xet-token")) == 3, "one session for each file, however many ranges it comes in"
     assert all(desk.desk.verified.is_verified(job.target) for job in jobs)
 
 

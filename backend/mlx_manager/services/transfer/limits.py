@@ -1,4 +1,4 @@
-"""The numbers of the engine, in one place; where they come from is told in docs/adr/0002."""
+"""The numbers of the engine, in one place; where they come from is told in docs/adr/0002 and 0008."""
 
 from __future__ import annotations
 
