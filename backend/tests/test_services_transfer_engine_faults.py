@@ -326,6 +326,15 @@ def test_what_never_passes_ends_with_its_reason(desk: Bench, fault: Fault) -> No
     assert "MLX_MANAGER_MIRRORS" in caught.value.advice, "it spoke of the person's token"
 
 
+def test_an_etag_that_changes_between_two_answers_is_asked_about_anew(desk: Bench) -> None:
+    jobs = add(desk)
+    changed = desk.hub.fault(Fault.etag(), where="cdn", nth=2)
+    finish(desk.start(jobs, PATIENT))
+    desk.check(jobs)
+    assert changed.hits == 1
+    assert len(desk.hub.requests("resolve")) == 2
+
+
 def test_an_address_that_expired_under_many_connections_is_refused_once(desk: Bench) -> None:
     """All that are under way get the 403; they are one refusal, and none of them is the Hub's own."""
     jobs = add(desk)
