@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.hub_server import Fault, HubServer
-from mlx_manager.services.transfer.gathering import SMALL
+from mlx_manager.services.transfer.gathering import SMALL, Gathering
 from mlx_manager.services.transfer.part import Part, SmallPart
+from mlx_manager.services.transfer.publishing import publish
 from transferring import FAST, KIB, PATIENT, Bench, in_a_process, journaled, until
 
 SIZE = 200 * KIB
@@ -109,6 +111,28 @@ def test_a_folder_that_is_gone_is_the_disk_s_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file") as caught:
         part.make_durable()
     assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("sizes", [(SIZE,), (5 * KIB, SIZE, 7 * KIB), (SMALL + 1,)], ids=["one", "some", "a large one"])
+def test_what_the_disk_could_not_make_durable_gets_no_name(desk: Bench, sizes: tuple[int, ...]) -> None:
+    """Nor do those that came with it. The kernel refuses to sync a pipe, which stands in for a disk that fails."""
+    jobs = desk.add({f"{n}.json": size for n, size in enumerate(sizes)}, lfs=False)
+    files = [Gathering(job, FAST, lambda url: None) for job in jobs]
+    for file in files:
+        file.part.open()
+        file.part.write([b"x" * file.job.size], 0)
+        file.part.settle()
+    unsyncable, other = os.pipe()
+    os.dup2(unsyncable, files[len(files) // 2].part.fd)
+    os.close(unsyncable)
+    os.close(other)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(OSError, match="Invalid argument"):
+        publish(files, desk.verified, pool)
+    assert [job.target for job in jobs if job.target.exists()] == []
+    assert all(job.part.exists() for job in jobs)
+    assert desk.verified.known == []
+    for file in files:
+        file.part.close()
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL - 1, SMALL, SMALL + 1])
