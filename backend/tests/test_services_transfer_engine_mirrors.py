@@ -10,7 +10,7 @@ import pytest
 
 from fakes.hub_server import TOKEN, Blob, Fault, HubServer
 from mlx_manager.services.ports import FileJob
-from mlx_manager.services.transfer import CurlTransfer
+from mlx_manager.services.transfer import CurlTransfer, TransferLimits
 from mlx_manager.services.transfer.repair import SHARES
 from transferring import KIB, MIB, QUICK, REPO, WIRE, Bench, finish
 
@@ -28,13 +28,14 @@ class TwoHubs:
 
     def mirrors_of(self, url: str) -> Sequence[str]:
         # The two hubs count their commits for themselves.
-        return [f"{self.mirror.url}/{REPO}/resolve/main/model.safetensors"]
+        return [f"{self.mirror.url}/{REPO}/resolve/main/{url.rpartition('/')[2]}"]
 
-    def pull(self) -> FileJob:
+    def pull(self, jobs: Sequence[FileJob] = (), limits: TransferLimits = LIMITS) -> FileJob:
+        jobs = jobs or [self.job]
         transfer = CurlTransfer(
             "mirrors",
-            [self.job],
-            limits=LIMITS,
+            jobs,
+            limits=limits,
             wire=WIRE,
             token_for=lambda url: TOKEN,
             verified=self.desk.verified,
@@ -43,7 +44,8 @@ class TwoHubs:
         self.desk.keep(transfer)
         transfer.start()
         finish(transfer, 20)
-        assert self.job.target.read_bytes() == self.hub.content(REPO, "model.safetensors")
+        for job in jobs:
+            assert job.target.read_bytes() == self.hub.content(REPO, job.path)
         return self.job
 
 
@@ -72,6 +74,18 @@ def test_it_is_replaced_in_the_middle_of_a_file_and_keeps_what_came(two: TwoHubs
     two.pull()
     assert two.hub.bytes_sent() > 0
     assert 0 < two.mirror.bytes_sent() < SIZE
+
+
+def test_what_one_file_finds_out_of_the_hub_counts_for_the_others(two: TwoHubs) -> None:
+    """Three files, one after the other: only the first of them has to find out."""
+    files = [f"model-{number}.safetensors" for number in (1, 2, 3)]
+    jobs = two.desk.add(dict.fromkeys(files, SIZE))
+    same = {path: Blob(SIZE, seed) for seed, path in enumerate(files, 1)}
+    two.mirror.add_model(REPO, same, lfs=dict.fromkeys(files, True))
+    two.hub.fault(Fault.status(500), where="cdn")
+    two.pull(jobs, replace(LIMITS, first_connections=1, connections=1))
+    assert {record.file for record in two.hub.requests("cdn")} == {files[0]}
+    assert two.mirror.bytes_sent() == 3 * SIZE
 
 
 def test_a_mirror_that_has_not_the_file_leads_back_to_the_hub(two: TwoHubs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_manager.services.transfer.journal import Journal, journal_path
-from mlx_manager.services.transfer.part import Part
+from mlx_manager.services.transfer.part import Part, macos_room
 
 ETAG, SIZE = "e" * 40, 10_000
 
@@ -39,6 +40,12 @@ def test_it_has_its_size_and_its_room_at_once(part: Part) -> None:
     assert stat.st_blocks * 512 >= SIZE
     assert part.have.total == 0
     assert not part.dirty
+
+
+def test_the_order_for_room_on_macos_is_its_struct() -> None:
+    order = macos_room(5 << 30)
+    assert len(order) == 32
+    assert int.from_bytes(order[16:24], sys.byteorder) == 5 << 30
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:

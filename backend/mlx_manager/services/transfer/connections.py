@@ -148,6 +148,7 @@ class Connections:
         return max((throttle.wait_s() for throttle in self._throttles), default=0.0)
 
     def _open(self, file: Gathering, start: int, end: int) -> None:
+        file.source.begin()
         fetch = Fetch(file, start, end, self, self._limits)
         if not self._fetches and file.trouble is not None:
             self._asked_at = fetch.last_byte_at
@@ -251,7 +252,7 @@ class Connections:
             self._log.info("%s; asked again at once", error.detail.rstrip("."))
             return
         if resolve_again or file.source.has_mirrors:
-            file.source.resolve_again(fetch.address)
+            file.source.resolve_again(fetch.address, ailing=not isinstance(error, SourceRefused))
         unreachable = fetch.address.host if isinstance(error, SourceUnreachable) else None
         # To be refused at the door costs nobody anything, and a network that is back should be seen soon. Where the Hub
         # is to be asked for another address first, it does cost.
@@ -341,7 +342,7 @@ class Connections:
         others = (other for other in self._fetches if other.address is address)
         if fetch.verdict is None and not any(other.received for other in others):
             # Not even a head came, to nobody: the address may lead nowhere by now.
-            file.source.resolve_again(address)
+            file.source.resolve_again(address, ailing=True)
 
     def _cut(self, fetch: Fetch) -> None:
         """End a fetch; what it holds is written."""

@@ -29,6 +29,7 @@ from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.narrator import Moment, narrate
 from mlx_manager.services.transfer.outcome import settle
 from mlx_manager.services.transfer.sharing import ConnectionPool, Throttle
+from mlx_manager.services.transfer.source import Health
 from mlx_manager.services.transfer.stages import Stages
 from mlx_manager.services.transfer.wire import Wire, WireOptions
 from mlx_manager.task_context import in_context
@@ -64,7 +65,8 @@ class CurlTransfer:
         self._limits = limits
         self._wire_options = wire
         self._verified = verified
-        self._files = [Gathering(job, limits, token_for, mirrors_of(job.url)) for job in jobs]
+        health = Health()
+        self._files = [Gathering(job, limits, token_for, mirrors_of(job.url), health) for job in jobs]
         self._total = sum(job.size for job in jobs)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()

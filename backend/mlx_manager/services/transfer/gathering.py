@@ -14,7 +14,7 @@ from mlx_manager.services.transfer.hashing import FrontHash
 from mlx_manager.services.transfer.limits import TransferLimits
 from mlx_manager.services.transfer.part import Part, SmallPart
 from mlx_manager.services.transfer.repair import Repair
-from mlx_manager.services.transfer.source import Source
+from mlx_manager.services.transfer.source import Health, Source
 
 SMALL = 256 * 1024
 """Bytes. Such files come in hundreds: what is done for each one costs more than its bytes."""
@@ -53,13 +53,14 @@ class Gathering:
         limits: TransferLimits,
         token_for: Callable[[str], str | None],
         mirrors: Sequence[str] = (),
+        health: Health | None = None,
         *,
         by_others: bool = False,
     ) -> None:
         """``by_others``: another process writes the part, so it must be a file from the start."""
         self.job = job
         self.stage = Stage.WAITING
-        self.source = Source(job.url, token_for, mirrors)
+        self.source = Source(job.url, token_for, mirrors, health)
         kind = SmallPart if self.is_small and not by_others else Part
         self.part = kind(job.part, job.target.name, job.size)
         self.work = WorkList([])

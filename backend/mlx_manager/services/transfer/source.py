@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 MAX_REDIRECTS = 8
+REST_S = 30.0
+"""So long a place that failed is asked only where no other is well."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,16 +45,39 @@ class Address:
         return not etag or self.etag == etag
 
 
+class Health:
+    """Which of the places that files are to be had from failed lately: what one file finds out counts for all files of
+    a download."""
+
+    def __init__(self) -> None:
+        self._failed_at: dict[str, float] = {}
+
+    def failed(self, url: str) -> None:
+        self._failed_at[urlsplit(url).netloc] = time.monotonic()
+
+    def is_well(self, url: str) -> bool:
+        failed_at = self._failed_at.get(urlsplit(url).netloc)
+        return failed_at is None or time.monotonic() - failed_at >= REST_S
+
+
 class Source:
     """Keeps the resolved address until it is refused. The token goes to the Hub's own host, and there only if
     ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order; each refusal goes on to
-    the next, and from the last back to the Hub. Whatever they send is verified like the Hub's."""
+    the next that is well, and from the last back to the Hub. Whatever they send is verified like the Hub's."""
 
-    def __init__(self, url: str, token_for: Callable[[str], str | None], mirrors: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        token_for: Callable[[str], str | None],
+        mirrors: Sequence[str] = (),
+        health: Health | None = None,
+    ) -> None:
+        self._health = health or Health()
         self._hub_url = url
         self._token_for = token_for
         self._places = (url, *mirrors)
         self._place = 0
+        self._begun = False
         self.address = Address(url)
 
     @property
@@ -75,10 +101,32 @@ class Source:
             self.address = Address(url, signed, address.mirror, redirects)
         return True
 
-    def resolve_again(self, address: Address) -> None:
-        """``address`` is not good any more: the next place is asked for a new one, unless that has happened already."""
-        if address is self.address:
-            self._place = (self._place + 1) % len(self._places)
-            # A mirror is another host than the Hub's: it gets no token, and its word on access is not final.
-            mirror = self._place > 0
-            self.address = Address(self._places[self._place], signed=mirror, mirror=mirror)
+    def resolve_again(self, address: Address, *, ailing: bool = False) -> None:
+        """``address`` is not good any more: the next place is asked for a new one, unless that has happened already.
+        ``ailing``: it is the place that fails, and not this file that it refuses."""
+        if address is not self.address:
+            return
+        if ailing:
+            self._health.failed(self._places[self._place])
+        # Itself only where it is the only one: what it refuses it will go on to refuse, however well it is.
+        others = [(self._place + step) % len(self._places) for step in range(1, len(self._places))] or [self._place]
+        self._move(next(filter(self._is_well, others), others[0]))
+
+    def begin(self) -> None:
+        """Before the first request, if other files have found out by then that the Hub ails: the first place that is
+        well is asked."""
+        if self._begun:
+            return
+        self._begun = True
+        well = next(filter(self._is_well, range(len(self._places))), 0)
+        if well:
+            self._move(well)
+
+    def _is_well(self, place: int) -> bool:
+        return self._health.is_well(self._places[place])
+
+    def _move(self, place: int) -> None:
+        self._place = place
+        # A mirror is another host than the Hub's: it gets no token, and its word on access is not final.
+        mirror = place > 0
+        self.address = Address(self._places[place], signed=mirror, mirror=mirror)
