@@ -24,6 +24,7 @@ from mlx_manager.cli.exits import error_code
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
+from mlx_manager.memory import share_arenas
 from mlx_manager.services.access import read_token
 from mlx_manager.services.data_dir import RunningServer, running_server
 from mlx_manager.settings import Settings
@@ -96,6 +97,8 @@ class Connector:
 
         Raises MlxManagerError when there is none to be had.
         """
+        # A server of our own may come of this, and the onlooker's is the first thread.
+        share_arenas()
         with _told(self._waited_for, tell):
             return self._connect()
 
