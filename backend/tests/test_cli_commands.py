@@ -177,6 +177,22 @@ def test_who_waits_for_a_server_that_hangs_is_told_what_for(home: Home, server: 
         assert pull.wait().code == 0
 
 
+def test_of_a_server_that_hangs_nobody_says_that_none_runs(home: Home, server: Running) -> None:
+    announced = json.loads((home.data / "server.json").read_text())
+    assert home.run("pull", TINY).code == 0
+    server.send(signal.SIGSTOP)
+    who = f"server at {announced['url']} (process {server.pid})"
+    with home.start("ps", "--all") as ps, home.start("resume", TINY) as resume, home.start("token", "--renew") as token:
+        for command, code, then in ((ps, 0, "written down"), (resume, 1, "try again"), (token, 0, "streams")):
+            ended = command.wait()
+            assert ended.code == code
+            assert f"Waiting for the {who}, which has not answered yet; given up after 5 s." in ended.err
+            assert f"The {who} has not answered for 5 s" in ended.err
+            assert then in ended.err
+            assert "No server" not in ended.out + ended.err
+            assert "ResourceWarning" not in ended.err
+
+
 def test_who_waits_for_one_that_says_nothing_of_itself_is_told_so(home: Home) -> None:
     home.data.mkdir()
     with FileLock(home.data / "lock"), home.start("pull", TINY) as pull:

@@ -20,6 +20,7 @@ Snapshot = dict[str, Any]
 """A download as `domain.snapshot` writes it."""
 
 ANSWER_WITHIN_S = 15.0
+HEALTH_WITHIN_S = 5.0
 """A pause answers only when the bytes have stopped; anything else answers at once."""
 PASS_S = 60.0
 HUB_WITHIN_S = 75.0
@@ -35,6 +36,10 @@ class Refused(MlxManagerError):
         super().__init__(detail, advice=advice)
         self.told_code = code
         self.status = status
+
+
+class ServerSilent(ServerUnreachable):
+    """Somebody listens there and says nothing."""
 
 
 class StreamLost(MlxManagerError):
@@ -67,7 +72,8 @@ class _Pass(httpx2.Auth):
 
 
 class ApiClient:
-    """Calls of one server; from any thread. Raises Refused, and ServerUnreachable when no answer comes."""
+    """Calls of one server; from any thread. Raises Refused, and ServerUnreachable when no answer comes
+    (ServerSilent: not in time)."""
 
     def __init__(self, url: str, token: Callable[[], str | None] = lambda: None) -> None:
         """``token``: gives the access token of the server's data folder, where there is one."""
@@ -88,7 +94,7 @@ class ApiClient:
     def health(self) -> dict[str, Any]:
         """Answered at once by any server that is well; by a `pull` that nobody joined so far when it has imported what
         it takes, which is seconds on a busy machine."""
-        return self._call("GET", "/health", timeout=5.0)
+        return self._call("GET", "/health", timeout=HEALTH_WITHIN_S)
 
     def system(self) -> dict[str, Any]:
         """Who answers there: version, pid, data_dir, cache and more."""
@@ -181,7 +187,8 @@ class ApiClient:
             answer = self._http.request(method, path, **options)
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServerUnreachable(f"The server at {self.url} does not answer: {reason}.") from error
+            kind = ServerSilent if isinstance(error, httpx2.TimeoutException) else ServerUnreachable
+            raise kind(f"The server at {self.url} does not answer: {reason}.") from error
         if answer.is_error:
             refusal = _refusal(answer)
             if refusal.told_code == ServerUnreachable.code:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mlx_manager.cli.client import ApiClient
+from mlx_manager.cli.client import HEALTH_WITHIN_S, ApiClient, ServerSilent
 from mlx_manager.cli.exits import error_code
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain.catalog import ModelRequest
@@ -64,6 +64,8 @@ class Connector:
         # What is waited for at this moment.
         self._asked: RunningServer | None = None
         self._is_held = False
+        self.silent: RunningServer | None = None
+        """That which `find` found, and which did not answer."""
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +85,22 @@ class Connector:
     def is_embedded(self) -> bool:
         return self._embedded is not None
 
-    def find(self) -> ApiClient | None:
-        """The server that runs; None when there is none that answers."""
-        self._asked = running_server(self._settings.home)
+    def find(self, tell: Tell = tell_aside) -> ApiClient | None:
+        """The server that runs; None when there is none that answers, and then `silent` may be one. Says so when it
+        waits for one."""
+        with _told(self._waited_for, tell, HEALTH_WITHIN_S):
+            self._client = self._find()
+        return self._client
+
+    def _find(self) -> ApiClient | None:
+        self.silent = None
+        announced = self._asked = running_server(self._settings.home)
         try:
-            return None if self._asked is None else _reach(self._asked, self._settings.home)
+            return None if announced is None else _reach(announced, self._settings.home)
+        except ServerSilent as error:
+            logger.debug("A server is announced and silent: %s", error.detail)
+            self.silent = announced
+            return None
         finally:
             self._asked = None
 
@@ -99,7 +112,7 @@ class Connector:
         """
         # A server of our own may come of this, and the onlooker's is the first thread.
         share_arenas()
-        with _told(self._waited_for, tell):
+        with _told(self._waited_for, tell, FOUND_WITHIN_S):
             return self._connect()
 
     def _waited_for(self) -> str | None:
@@ -117,7 +130,7 @@ class Connector:
                 if self._leaving.is_set():
                     raise ServerUnreachable("This command is ending.")
                 self._check_own()
-                client = self.find() or self._become()
+                client = self._find() or self._become()
                 if client is not None:
                     self._client = client
                     return client
@@ -155,7 +168,7 @@ class Connector:
 
 
 @contextmanager
-def _told(waited_for: Callable[[], str | None], tell: Tell) -> Iterator[None]:
+def _told(waited_for: Callable[[], str | None], tell: Tell, within_s: float) -> Iterator[None]:
     """While this lasts, somebody looks on and says what is waited for, as soon as that is long, and when it changes."""
     over = threading.Event()
 
@@ -163,7 +176,7 @@ def _told(waited_for: Callable[[], str | None], tell: Tell) -> Iterator[None]:
         said = None
         while not over.wait(_TOLD_AFTER_S):
             if (what := waited_for()) not in (None, said):
-                tell(f"Waiting for {what}; given up after {FOUND_WITHIN_S:.0f} s.")
+                tell(f"Waiting for {what}; given up after {within_s:.0f} s.")
                 said = what
 
     onlooker = threading.Thread(target=look_on, name="onlooker", daemon=True)
@@ -182,12 +195,17 @@ def _reach(announced: RunningServer, home: Path) -> ApiClient | None:
         if client.health().get("pid") == announced.pid:
             return client
     except MlxManagerError as error:
-        if error_code(error).startswith("access_"):
+        if error_code(error).startswith("access_") or isinstance(error, ServerSilent):
             client.close()
             raise
         logger.debug("The server at %s is announced but does not answer: %s", announced.url, error.detail)
     client.close()
     return None
+
+
+def silence_of(server: RunningServer) -> str:
+    """For the person, of one that `Connector.find` found silent."""
+    return f"The server at {server.url} (process {server.pid}) has not answered for {HEALTH_WITHIN_S:.0f} s"
 
 
 def _silent_holder(settings: Settings) -> MlxManagerError:

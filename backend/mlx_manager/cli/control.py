@@ -7,7 +7,7 @@ import sys
 
 from mlx_manager.cli.asking import command_for, parse_model
 from mlx_manager.cli.client import ApiClient, Snapshot
-from mlx_manager.cli.connect import Connector
+from mlx_manager.cli.connect import Connector, silence_of
 from mlx_manager.cli.picture import name_of
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain.catalog import ModelRequest
@@ -34,6 +34,8 @@ def move(settings: Settings, verb: str, which: str) -> None:
     """
     with Connector(settings) as servers:
         api = servers.find() if verb == "resume" else servers.connect()
+        if servers.silent is not None:
+            raise ServerUnreachable(f"{silence_of(servers.silent)}.", advice="Wait for it or end it, then try again.")
         if api is None:
             raise ServerUnreachable(
                 "No server is running, so nobody is there who would go on with it.",

@@ -10,7 +10,7 @@ from typing import Any
 from mlx_manager.cli import picture
 from mlx_manager.cli.client import Snapshot
 from mlx_manager.cli.columns import Column, table
-from mlx_manager.cli.connect import Connector
+from mlx_manager.cli.connect import Connector, silence_of
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.domain import words
 from mlx_manager.domain.download import Requeued, apply
@@ -27,8 +27,10 @@ def list_downloads(settings: Settings, *, show_all: bool, as_json: bool) -> None
     states = None if show_all else UNFINISHED
     with Connector(settings) as servers:
         api = servers.find()
-        # Not live without a server: nobody works on them.
-        found = list(api.downloads(states or ())) if api else _from_ledger(settings, states)
+        silent = servers.silent
+        found = list(api.downloads(states or ())) if api else _from_ledger(settings, states, abandoned=silent is None)
+    if silent is not None:
+        Teller(sys.stderr).line(f"{silence_of(silent)}. This is what it had written down.")
     if as_json:
         _print_json(found)
         return
@@ -46,7 +48,8 @@ def list_downloads(settings: Settings, *, show_all: bool, as_json: bool) -> None
     ]
     for line in table(columns, [_download_row(one) for one in found], out.width, out.glyphs):
         out.line(line, whole=True)
-    if api is None and any(one["status"] not in ("paused", "completed", "failed", "cancelled") for one in found):
+    at_rest = ("paused", "completed", "failed", "cancelled")
+    if api is None and silent is None and any(one["status"] not in at_rest for one in found):
         out.line("No server is running: they go on with `mlx-manager serve`, or one by one with `mlx-manager pull`.")
 
 
@@ -57,13 +60,14 @@ def _download_row(one: Snapshot) -> list[str]:
     return [picture.name_of(one), one["status"], f"{one['progress']:.1f} %", size, left, one["task_id"]]
 
 
-def _from_ledger(settings: Settings, states: tuple[Status, ...] | None) -> list[Snapshot]:
+def _from_ledger(settings: Settings, states: tuple[Status, ...] | None, *, abandoned: bool) -> list[Snapshot]:
+    """``abandoned``: no server is there, so nobody works on them."""
     from mlx_manager.storage.reading import read_downloads
 
     now = time.time()
     downloads = read_downloads(settings.database, states)
     # A row says what was when its server died; what is true now is what the next server will make of it.
-    return [snapshot(apply(one, Requeued(now)) if one.status.is_active else one) for one in downloads]
+    return [snapshot(apply(one, Requeued(now)) if abandoned and one.status.is_active else one) for one in downloads]
 
 
 def list_models(settings: Settings, *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mlx_manager.cli.connect import Connector
+from mlx_manager.cli.connect import Connector, silence_of
 from mlx_manager.cli.terminal import Teller
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.services.access import make_token
@@ -46,5 +46,7 @@ def _have_it_noticed(settings: Settings) -> None:
     try:
         with Connector(settings) as servers:
             servers.find()
+            if servers.silent is not None:
+                Teller(sys.stderr).line(f"{silence_of(servers.silent)}: its open streams go on until it does.")
     except MlxManagerError as error:
         Teller(sys.stderr).line(f"The server that runs does not answer: {error.detail}")
