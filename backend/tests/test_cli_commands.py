@@ -25,7 +25,8 @@ HELD = "mlx-community/Held-4bit"
 def hub() -> Iterator[HubServer]:
     with HubServer() as hub:
         hub.add_model(TINY, mlx_model_files(300_000))
-        hub.add_model(HELD, {"config.json": b"{}\n", "model.safetensors": Blob(4 << 20)})
+        # So much that a few goes, each of 1 MiB a request, do not end it.
+        hub.add_model(HELD, {"config.json": b"{}\n", "model.safetensors": Blob(64 << 20)})
         hub.fault(Fault.stall(after=1 << 20), where="cdn", repo=HELD)
         yield hub
 
