@@ -61,6 +61,15 @@ def test_the_hubs_no_ends_it_at_once(desk: Bench, fault: Fault, error: type[MlxM
     desk.hub.wait_no_connections()
 
 
+def test_another_content_is_refused_whatever_the_file_is_to_be_called(desk: Bench) -> None:
+    """Without symbolic links its name is not its hash: all bytes came before anybody saw that they were others."""
+    (job,) = desk.add({"a.bin": 100 * KIB})
+    desk.hub.fault(Fault.etag("f" * 64), where="resolve")
+    with pytest.raises(SourceChanged):
+        finish(desk.start([replace(job, target=job.target.with_name("a.bin"))]))
+    assert desk.hub.requests("cdn") == []
+
+
 def test_a_gated_model_with_and_without_the_right_token(desk: Bench) -> None:
     jobs = desk.add({"a.bin": 10 * KIB, "config.json": b"{}"}, lfs={"a.bin": True, "config.json": False})
     desk.hub.add_model(REPO, {"a.bin": b"", "config.json": b""}, gated=True)

@@ -200,7 +200,7 @@ class Fetch:
         if isinstance(verdict, Refusal):
             return verdict
         if not address.signed:
-            changed: MlxManagerError | None = check_etag(head, file.job.target.name)
+            changed: MlxManagerError | None = check_etag(head, file.job.digest.hex)
             if changed is not None:
                 return Refusal(changed)
         if isinstance(verdict, Redirect):

@@ -62,7 +62,7 @@ class Gathering:
         self.stage = Stage.WAITING
         self.source = Source(job.url, token_for, mirrors, health)
         kind = SmallPart if self.is_small and not by_others else Part
-        self.part = kind(job.part, job.target.name, job.size)
+        self.part = kind(job.part, job.digest.hex, job.size)
         self.work = WorkList([])
         self.active = 0
         self.backoff = Backoff(limits.backoff_first_s, limits.backoff_max_s)
