@@ -225,7 +225,7 @@ class Core:
         ends.callback(ledger.close)
         self._watch = HubWatch(self._hub.reachable, offline=s.hf_hub_offline)
         ends.push_async_callback(self._watch.stop)
-        self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory)
+        self.cache = HfCache(s.hf_hub_cache, memory=s.library_memory, verified=ledger.verified)
         self._transfers = Transfers(s, self._hub, ledger.verified, user_agent=USER_AGENT, hide=self._hide)
         await asyncio.to_thread(self._transfers.sweep)
         ends.callback(self._transfers.sweep)

@@ -6,7 +6,8 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from mlx_manager.domain import words
@@ -26,10 +27,11 @@ from mlx_manager.services.hf_cache.layout import (
 )
 from mlx_manager.services.hf_cache.leftovers import find_leftovers
 from mlx_manager.services.hf_cache.library import LibraryReader, folder_name
-from mlx_manager.services.hf_cache.linking import link_files, make_parents, sweep, write_ref, write_tree
+from mlx_manager.services.hf_cache.linking import link_files, sweep, write_ref, write_tree
 from mlx_manager.services.hf_cache.pending import note_links, settle_links
 from mlx_manager.services.hf_cache.reading import read_files
-from mlx_manager.services.ports import BlobPlace
+from mlx_manager.services.hf_cache.staging import find_contents, firsts
+from mlx_manager.services.ports import BlobPlace, VerifiedBlobs
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,9 @@ log = logging.getLogger(__name__)
 class HfCache:
     """Implements `ports.Cache` for ``cache_dir`` (HF_HUB_CACHE). All calls block and may come from any thread.
 
-    ``memory``: a file that keeps what was read of the library for the next process. ``symlinks``, ``folds_case``: what
-    the disk can do; None, the rule, finds out when it matters.
+    ``memory``: a file that keeps what was read of the library for the next process. ``verified``: what is known to be
+    right still is after `link` has moved it. ``symlinks``, ``folds_case``: what the disk can do; None, the rule, finds
+    out when it matters.
     """
 
     def __init__(
@@ -46,13 +49,17 @@ class HfCache:
         cache_dir: Path,
         *,
         memory: Path | None = None,
+        verified: VerifiedBlobs | None = None,
         symlinks: bool | None = None,
         folds_case: bool | None = None,
     ) -> None:
         self.cache_dir = cache_dir
+        self._verified = verified
         self._symlinks = symlinks
         self._folds_case = folds_case
         self._library = LibraryReader(cache_dir, memory)
+        # Two downloads of one commit may be about to move the same content.
+        self._linking = threading.Lock()
 
     def prepare(self, plan: Plan) -> list[BlobPlace]:
         """Make the model's folders, prove them writable, and name the place of each of ``plan.blobs``, in order.
@@ -73,9 +80,6 @@ class HfCache:
                     prove_writable(folder)
             self._check_case(plan, folders)
             write_tree(folders, plan)
-            if not self._has_symlinks(folders):
-                for file in plan.files:
-                    make_parents(folders, plan.commit, file.path)
         return self.places(plan)
 
     def places(self, plan: Plan) -> list[BlobPlace]:
@@ -107,13 +111,17 @@ class HfCache:
         the snapshot. Twice is fine. Raises CacheFailed when a blob is not there, and as `prepare` does."""
         check_names(plan)
         folders = RepoFolders.of(self.cache_dir, plan.model_id)
-        with disk_errors(folders.root):
+        with disk_errors(folders.root), self._linking:
             folders.snapshots.mkdir(parents=True, exist_ok=True)
             if not folders.tree(plan.commit).is_file():
                 write_tree(folders, plan)
             contents = self._contents(folders, plan)
-            note_links(folders, plan)
-            snapshot = link_files(folders, plan, contents, symlinks=self._has_symlinks(folders))
+            symlinks = self._has_symlinks(folders)
+            right = [] if symlinks else self._known_right(firsts(folders, plan, contents))
+            note_links(folders, plan, {} if symlinks else contents)
+            snapshot = link_files(folders, plan, contents, symlinks=symlinks)
+            if right and self._verified:
+                self._verified.remember(right)
             write_ref(folders, plan.revision, plan.commit)
             settle_links(folders, plan)
         log.debug("%s: %s linked in %s", plan.model_id, words.count(len(plan.files), "file"), snapshot)
@@ -200,14 +208,15 @@ class HfCache:
             return find_leftovers(self.cache_dir, wanted)
 
     def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
-        """Etag → where that content is or goes: its blob; without symbolic links, its first path in the snapshot,
-        unless another program has left it as a blob."""
+        """Etag → where that content is or goes: its blob; without symbolic links, see `staging`."""
         if self._has_symlinks(folders):
             return {file.etag: folders.blob(file.etag) for file in plan.files}
-        snapshot = folders.snapshot(plan.commit)
-        first = {file.etag: snapshot / file.path for file in reversed(plan.files)}
-        blobs = {etag: folders.blob(etag) for etag in first}
-        return {etag: blobs[etag] if blobs[etag].is_file() else path for etag, path in first.items()}
+        return find_contents(folders, plan)
+
+    def _known_right(self, moves: Mapping[Path, Path]) -> list[Path]:
+        """Where to those are about to be moved that were hashed and found right."""
+        verified = self._verified
+        return [] if verified is None else [to for place, to in moves.items() if verified.is_verified(place)]
 
     def _has_symlinks(self, folders: RepoFolders) -> bool:
         if self._symlinks is None:

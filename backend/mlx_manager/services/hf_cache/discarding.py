@@ -9,17 +9,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mlx_manager.domain.plan import Plan
-from mlx_manager.services.hf_cache.layout import RepoFolders
+from mlx_manager.services.hf_cache.layout import RepoFolders, remove
 from mlx_manager.services.hf_cache.linking import sweep
 from mlx_manager.services.hf_cache.pending import undo_links
 
 
 def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
-    """Remove parts and journals, the links of a snapshot that was never finished, then the whole blobs that no snapshot
-    links to, then what is empty. Bytes freed.
+    """Remove parts and journals, the files of a snapshot that was never finished, then the whole contents that no
+    snapshot links to or got, then what is empty. Bytes freed.
 
     Untouched: etags in ``keep``, and blobs that another process holds the lock of. As long as anybody else works on
-    this model, its links, its whole blobs and its folders stay too: they may be what the other has just finished.
+    this model, its links, its whole contents and its folders stay too: they may be what the other has just finished.
     """
     freed = 0
     alone = True
@@ -33,14 +33,14 @@ def discard(folders: RepoFolders, plan: Plan, keep: Collection[str]) -> int:
                 alone = False
                 continue
             mine.append(file.etag)
-            freed += sum(map(_remove, folders.unfinished(file.etag)))
+            freed += sum(map(remove, folders.unfinished(file.etag)))
     if alone and not _anybody_else(folders, mine):
-        undo_links(folders, plan)
+        freed += undo_links(folders, plan)
         linked = _linked(folders)
         for etag in mine:
             with _held(folders.lock(etag)) as ours:
                 if ours and etag not in linked:
-                    freed += _remove(folders.blob(etag))
+                    freed += sum(map(remove, [folders.blob(etag), *folders.all_staged(etag)]))
                     # While it is held: whoever waits for it sees that it guards no name any more, and makes a new one.
                     folders.lock(etag).unlink(missing_ok=True)
         sweep(folders, age_s=1.0)
@@ -76,16 +76,6 @@ def _anybody_else(folders: RepoFolders, mine: Collection[str]) -> bool:
                 if not free:
                     return True
     return False
-
-
-def _remove(path: Path) -> int:
-    """Bytes that the disk got back; of a file with holes only what it really took."""
-    try:
-        stat = path.lstat()
-        path.unlink()
-    except FileNotFoundError:
-        return 0
-    return min(stat.st_size, stat.st_blocks * 512)
 
 
 def _linked(folders: RepoFolders) -> set[str]:

@@ -20,6 +20,7 @@ PART = ".part"
 JOURNAL = ".journal"
 XET = ".xet"
 LINKING = ".linking"
+STAGED = ".whole"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DRAFT = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """A name of `RepoFolders.temporary`."""
@@ -63,6 +64,14 @@ class RepoFolders:
 
     def part(self, etag: str) -> Path:
         return self.blobs / f"{etag}{PART}"
+
+    def staged(self, etag: str, commit: str) -> Path:
+        """Where a whole content waits for the commit's snapshot; see `staging`."""
+        return self.blobs / f"{etag}.{commit}{STAGED}"
+
+    def all_staged(self, etag: str) -> list[Path]:
+        """Wherever it waits, for whichever commit."""
+        return list(self.blobs.glob(f"{etag}.*{STAGED}"))
 
     def unfinished(self, etag: str) -> tuple[Path, ...]:
         """All that a transfer may have left of it: by ranges, and by Xet; a journal's draft is there for a moment."""
@@ -128,6 +137,16 @@ def prove_writable(folder: Path) -> None:
         # Python would name its invisible file.
         error.filename = str(folder)
         raise
+
+
+def remove(path: Path) -> int:
+    """Bytes that the disk got back; of a file with holes only what it really took."""
+    try:
+        stat = path.lstat()
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return min(stat.st_size, stat.st_blocks * 512)
 
 
 def has_symlinks(folder: Path) -> bool:

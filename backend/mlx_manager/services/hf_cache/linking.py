@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any
 from mlx_manager.domain.plan import Plan
 from mlx_manager.errors import CacheFailed
 from mlx_manager.services.hf_cache.layout import DRAFT, DRAFT_AGE_S, RepoFolders
+from mlx_manager.services.hf_cache.staging import file_size, firsts, sync_folders
 
 TREE_FORMAT = 1
 
@@ -46,11 +46,14 @@ def write_ref(folders: RepoFolders, revision: str, commit: str) -> None:
 def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *, symlinks: bool) -> Path:
     """Put every file of the plan into its snapshot, from the place of its etag. Raises OSError, CacheFailed."""
     snapshot = folders.snapshot(plan.commit)
+    to_move = {} if symlinks else firsts(folders, plan, contents)
+    moved: dict[Path, Path] = {}
     made: dict[str, Path] = {}
     ways: dict[tuple[str, str], str] = {}
     for file in plan.files:
         source = contents[file.etag]
-        if _file_size(source) != file.size:
+        source = moved.get(source, source)
+        if file_size(source) != file.size:
             raise CacheFailed(f"The content of {file.path} is not there: {source} is missing or of a wrong size.")
         above, _, name = file.path.rpartition("/")
         if above not in made:
@@ -61,8 +64,13 @@ def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *
             if ends not in ways:
                 ways[ends] = os.path.relpath(*ends)
             _symlink(folders, Path(ways[ends], source.name), target)
+        elif source in to_move:
+            _put(source, target)
+            moved[source] = target
         elif source != target:
             _copy(folders, source, target, file.size)
+    if moved:
+        sync_folders([*made.values(), folders.blobs])
     return snapshot
 
 
@@ -78,15 +86,6 @@ def make_parents(folders: RepoFolders, commit: str, path: str) -> Path:
                 folder.unlink()
                 folder.mkdir()
     return folder / PurePosixPath(path).name
-
-
-def _file_size(path: Path) -> int | None:
-    """None for what is no file."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _symlink(folders: RepoFolders, way: Path, target: Path) -> None:
@@ -112,6 +111,10 @@ def _copy(folders: RepoFolders, source: Path, target: Path, size: int) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _publish(temporary, target)
+    # By its time it is told from what others put there; see `pending`. Not before: an old draft would be swept away.
+    found = source.stat()
+    with suppress(OSError):  # some disks let nobody but an owner do this; such a copy stays when it is cancelled
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _write(folders: RepoFolders, target: Path, text: str) -> None:
@@ -128,14 +131,18 @@ def _write(folders: RepoFolders, target: Path, text: str) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Rename over whatever file or link is there; an empty folder in the way goes, one that holds something stays."""
     try:
-        if target.is_dir() and not target.is_symlink():
-            target.rmdir()
-        temporary.replace(target)
+        _put(temporary, target)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _put(source: Path, target: Path) -> None:
+    """Rename over whatever file or link is there; an empty folder in the way goes, one that holds something stays."""
+    if target.is_dir() and not target.is_symlink():
+        target.rmdir()
+    source.replace(target)
 
 
 def sweep(folders: RepoFolders, age_s: float = DRAFT_AGE_S) -> None:

@@ -23,7 +23,11 @@ ABSENT = -1
 """The time of what is not there."""
 INDEX = "model.safetensors.index.json"
 # Ours, and the library's: <etag>.incomplete, <etag>.<random>.incomplete.
-UNFINISHED = re.compile(r"([0-9a-f]{40,64})(?:\.part(?:\.xet)?(?:\.journal(?:\.new)?)?|(?:\.[\w-]+)?\.incomplete)")
+UNFINISHED = re.compile(
+    r"([0-9a-f]{40,64})"
+    r"(?:\.part(?:\.xet)?(?:\.journal(?:\.new)?)?|\.([0-9a-f]{40})\.whole|(?:\.[\w-]+)?\.incomplete)"
+)
+"""Its second group: the commit that a whole content waits for."""
 
 Place = tuple[int, int]
 """Device and inode: two links to one content are one content."""
@@ -55,11 +59,17 @@ class Blobs:
     whole: dict[str, tuple[int, Place]] = field(default_factory=dict)
     unfinished: set[str] = field(default_factory=set)
     partial_bytes: int = 0
+    staged: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Etag and commit of each content that waits for a snapshot, and its size."""
     own: dict[Place, int] = field(default_factory=dict)
     shared: dict[Place, int] = field(default_factory=dict)
     traces: dict[str, Trace] = field(default_factory=dict)
     """Of each whole content in its own folder, by its etag."""
     used_at: float = 0.0
+
+    def size_of(self, etag: str, commit: str) -> int | None:
+        """Of a whole content that the commit can have; None where it is not here."""
+        return self.whole[etag][0] if etag in self.whole else self.staged.get((etag, commit))
 
 
 def read_model(root: str, model_id: str) -> ReadModel | None:
@@ -112,6 +122,8 @@ def read_blobs(folder: str, traces: list[Trace]) -> Blobs:
         place = (stat.st_dev, stat.st_ino)
         if unfinished := UNFINISHED.fullmatch(entry.name):
             begun.add(unfinished[1])
+            if unfinished[2] is not None:
+                blobs.staged[unfinished[1], unfinished[2]] = stat.st_size
             # What a preallocated file really takes, not what it will.
             blobs.own[place] = min(stat.st_size, stat.st_blocks * 512)
             blobs.partial_bytes += blobs.own[place]
@@ -209,13 +221,14 @@ def _read_begun(tree: str, commit: str, blobs: Blobs) -> LocalRevision | None:
     etags = {etag for _, etag in listing.values()}
     if etags.isdisjoint(blobs.whole) and etags.isdisjoint(blobs.unfinished):
         return None
-    missing = sorted(path for path, (size, etag) in listing.items() if blobs.whole.get(etag, (None,))[0] != size)
+    here = {etag: size for etag in etags if (size := blobs.size_of(etag, commit)) is not None}
+    missing = sorted(path for path, (size, etag) in listing.items() if here.get(etag) != size)
     return LocalRevision(
         commit=commit,
         refs=(),
         files=len(listing) - len(missing),
         files_total=len(listing),
-        size_bytes=sum(blobs.whole[etag][0] for etag in etags if etag in blobs.whole),
+        size_bytes=sum(here.values()),
         complete=False,
         missing=tuple(missing[:MOST_MISSING]),
         missing_files=len(missing),
