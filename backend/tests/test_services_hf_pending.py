@@ -83,11 +83,39 @@ def test_what_was_there_before_stays(hub: HubServer, cache: HfCache) -> None:
     newer = plan_of(hub, revision="refs/pr/1")
     fetch(hub, cache, newer)
     fetch(hub, cache, plan_of(hub, allow_patterns=SUBSET))
+    # The branch has moved on since, so that nothing names the commit.
+    (root_of(cache, REPO) / "refs" / "main").unlink()
     before = everything(root_of(cache, REPO))
     killed_while_linking(hub, cache, plan, after=4)
     assert linked(cache, plan) == sorted({*SUBSET, "config.json", "model.safetensors"})
     cache.discard(plan)
     assert everything(root_of(cache, REPO)) == before
+
+
+def test_of_a_commit_that_was_named_before_nothing_goes_that_another_program_has_finished(
+    hub: HubServer, cache: HfCache
+) -> None:
+    """It leaves the ref as it is, so nothing tells that it was there."""
+    plan = plan_of(hub)
+    fetch(hub, cache, plan_of(hub, allow_patterns=SUBSET))
+    killed_while_linking(hub, cache, plan, after=1)
+    hf(hub, cache.cache_dir, "download", REPO, "--include", "*.safetensors", "--include", "config.json", "--quiet")
+    before = linked(cache, plan)
+    assert "model.safetensors" in before
+    cache.discard(plan)
+    assert linked(cache, plan) == before
+
+
+def test_nor_after_a_download_of_another_choice_has_ended_well(hub: HubServer, cache: HfCache) -> None:
+    """It strikes out of the other's note what is its own, and so makes that newer than the ref."""
+    plan = plan_of(hub)
+    killed_while_linking(hub, cache, plan, after=1)
+    hf(hub, cache.cache_dir, "download", REPO, "--include", "*.safetensors", "--include", "config.json", "--quiet")
+    fetch(hub, cache, plan_of(hub, allow_patterns=SUBSET))
+    before = linked(cache, plan)
+    assert "model.safetensors" in before
+    cache.discard(plan)
+    assert linked(cache, plan) == before
 
 
 def test_what_another_download_has_finished_since_stays(hub: HubServer, cache: HfCache) -> None:

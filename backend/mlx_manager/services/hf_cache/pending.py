@@ -49,7 +49,7 @@ def undo_links(folders: RepoFolders, plan: Plan) -> int:
     note = _note(folders, plan)
     noted = _read(note)
     freed = 0
-    if noted and not _is_taken(folders, plan, note):
+    if noted and not _is_taken(folders, plan):
         for file in plan.files:
             if file.path not in noted or not _is_there(folders, plan, file):
                 continue
@@ -61,13 +61,12 @@ def undo_links(folders: RepoFolders, plan: Plan) -> int:
     return freed
 
 
-def _is_taken(folders: RepoFolders, plan: Plan, note: Path) -> bool:
-    """Whether the snapshot is whole after all, or somebody has named its commit since."""
-    if all(_is_there(folders, plan, file) for file in plan.files):
+def _is_taken(folders: RepoFolders, plan: Plan) -> bool:
+    """Whether the snapshot is whole after all, or a ref names its commit: no ref of ours does before the last link, so
+    somebody has been here whose files may be among these."""
+    if plan.commit in read_refs(str(folders.refs), []):
         return True
-    noted_at = note.stat().st_mtime_ns
-    names = read_refs(str(folders.refs), []).get(plan.commit, ())
-    return any((folders.refs / name).stat().st_mtime_ns >= noted_at for name in names)
+    return all(_is_there(folders, plan, file) for file in plan.files)
 
 
 def _is_there(folders: RepoFolders, plan: Plan, file: PlanFile) -> bool:
