@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.hub_server import TOKEN, Blob, Fault, HubServer
+from mlx_manager.errors import SourceRejected
 from mlx_manager.services.ports import FileJob
 from mlx_manager.services.transfer import CurlTransfer, TransferLimits
 from mlx_manager.services.transfer.repair import SHARES
@@ -57,6 +59,36 @@ def two(tmp_path: Path) -> Iterator[TwoHubs]:
         desk.close()
 
 
+@contextmanager
+def three(tmp_path: Path, has: Collection[int]) -> Iterator[tuple[Bench, FileJob, HubServer, HubServer]]:
+    """The Hub with a file, and two mirrors, of which these have it too."""
+    with HubServer() as hub, HubServer() as first, HubServer() as second:
+        desk = Bench(hub, tmp_path)
+        (job,) = desk.add({"model.safetensors": SIZE})
+        for number, mirror in enumerate((first, second)):
+            mirror.add_model(REPO, {"model.safetensors": Blob(SIZE, 1)}, lfs={"model.safetensors": True})
+            if number not in has:
+                mirror.delete(REPO)
+        yield desk, job, first, second
+        desk.close()
+
+
+def pull_from(desk: Bench, job: FileJob, mirrors: Sequence[HubServer]) -> None:
+    transfer = CurlTransfer(
+        "mirrors",
+        [job],
+        limits=QUICK,
+        wire=WIRE,
+        token_for=lambda url: TOKEN,
+        verified=desk.verified,
+        mirrors_of=lambda url: [f"{mirror.url}/{REPO}/resolve/main/{job.path}" for mirror in mirrors],
+    )
+    desk.keep(transfer)
+    transfer.start()
+    finish(transfer, 20)
+    assert job.target.read_bytes() == desk.hub.content(REPO, job.path)
+
+
 def test_while_the_hub_is_well_no_mirror_is_asked(two: TwoHubs) -> None:
     two.pull()
     assert two.mirror.requests() == []
@@ -93,6 +125,41 @@ def test_a_mirror_that_has_not_the_file_leads_back_to_the_hub(two: TwoHubs) -> N
     two.hub.fault(Fault.status(500), where="cdn", times=2)
     two.pull()
     assert two.mirror.requests()
+
+
+@pytest.mark.parametrize("failures", [1, 2 * QUICK.refusals])
+def test_mirrors_that_have_not_the_file_lead_back_to_a_hub_that_only_ailed(tmp_path: Path, failures: int) -> None:
+    """They sent each other round, and their refusals were counted as the file's end."""
+    with three(tmp_path, has=()) as (desk, job, *mirrors):
+        desk.hub.fault(Fault.status(500), where="cdn", times=failures)
+        pull_from(desk, job, mirrors)
+        assert [len(mirror.requests()) for mirror in mirrors] == [1, 1], "what they refused they go on to refuse"
+
+
+def test_a_mirror_that_only_ailed_is_asked_again_where_all_others_refuse(tmp_path: Path) -> None:
+    with three(tmp_path, has=(1,)) as (desk, job, *mirrors):
+        desk.hub.fault(Fault.status(403), where="cdn")
+        mirrors[1].fault(Fault.status(500), where="cdn", times=2 * QUICK.refusals)
+        pull_from(desk, job, mirrors)
+        assert len(mirrors[0].requests()) == 1
+
+
+def test_where_all_refuse_it_ends_and_says_so(tmp_path: Path) -> None:
+    with three(tmp_path, has=()) as (desk, job, *mirrors):
+        desk.hub.fault(Fault.status(403), where="cdn")
+        with pytest.raises(SourceRejected, match="was asked"):
+            pull_from(desk, job, mirrors)
+        assert all(mirror.requests() for mirror in mirrors)
+
+
+def test_a_mirror_that_has_nothing_is_not_asked_for_each_file(two: TwoHubs) -> None:
+    """One answer of 500 sent two hundred files there, and each waited out its own refusal."""
+    jobs = two.desk.add({f"part-{number:03}.bin": KIB for number in range(200)})
+    two.mirror.delete(REPO)
+    two.hub.fault(Fault.status(500), where="cdn", times=1)
+    two.pull(jobs)
+    most = 2 * LIMITS.first_connections
+    assert 1 <= len(two.mirror.requests()) <= most, "those that were begun before the first refusal"
 
 
 def test_wrong_bytes_of_one_are_made_good_by_the_other(two: TwoHubs) -> None:

@@ -233,7 +233,7 @@ class Connections:
                 return  # another connection was refused there before; a fresh address is asked for already
             # Nothing will change by waiting alone: a bounded number of fresh addresses, then an end with the reason.
             file.refusals += 1
-            if file.refusals > self._limits.refusals:
+            if file.refusals > max(self._limits.refusals, file.source.places):
                 said = f"{file.job.path}: {error.detail} It was asked {file.refusals} times."
                 rejected = SourceRejected(said, advice=NOT_SERVED_ADVICE)
                 rejected.file = file.job.path
@@ -251,7 +251,7 @@ class Connections:
             # It got somewhere: a line that breaks again and again still comes to the end, without a wait.
             self._log.info("%s; asked again at once", error.detail.rstrip("."))
             return
-        if resolve_again or file.source.has_mirrors:
+        if resolve_again or file.source.places > 1:
             file.source.resolve_again(fetch.address, ailing=not isinstance(error, SourceRefused))
         unreachable = fetch.address.host if isinstance(error, SourceUnreachable) else None
         # To be refused at the door costs nobody anything, and a network that is back should be seen soon. Where the Hub

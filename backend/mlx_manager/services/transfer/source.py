@@ -62,8 +62,9 @@ class Health:
 
 class Source:
     """Keeps the resolved address until it is refused. The token goes to the Hub's own host, and there only if
-    ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order; each refusal goes on to
-    the next that is well, and from the last back to the Hub. Whatever they send is verified like the Hub's."""
+    ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order. After each failure
+    another place is asked: first those that are well and have not refused this file, then those that only ailed, and
+    when all have refused it, all anew. Whatever they send is verified like the Hub's."""
 
     def __init__(
         self,
@@ -77,12 +78,14 @@ class Source:
         self._token_for = token_for
         self._places = (url, *mirrors)
         self._place = 0
+        self._refused: set[int] = set()
         self._begun = False
         self.address = Address(url)
 
     @property
-    def has_mirrors(self) -> bool:
-        return len(self._places) > 1
+    def places(self) -> int:
+        """How many there are to ask."""
+        return len(self._places)
 
     def headers(self) -> list[str]:
         lines = ["Accept-Encoding: identity", "Accept: */*"]
@@ -106,11 +109,20 @@ class Source:
         ``ailing``: it is the place that fails, and not this file that it refuses."""
         if address is not self.address:
             return
-        if ailing:
+        if not ailing:
+            self._refused.add(self._place)
+        # What a mirror refuses it seldom has of the other files: they begin elsewhere too.
+        if ailing or self._place:
             self._health.failed(self._places[self._place])
-        # Itself only where it is the only one: what it refuses it will go on to refuse, however well it is.
-        others = [(self._place + step) % len(self._places) for step in range(1, len(self._places))] or [self._place]
-        self._move(next(filter(self._is_well, others), others[0]))
+        self._move(self._next())
+
+    def _next(self) -> int:
+        """Itself last: another one is at hand, and it needs time."""
+        order = [(self._place + step) % len(self._places) for step in range(1, len(self._places) + 1)]
+        if self._refused.issuperset(order):
+            self._refused = {self._place} if len(order) > 1 else set()
+        left = [place for place in order if place not in self._refused]
+        return next(filter(self._is_well, left), left[0])
 
     def begin(self) -> None:
         """Before the first request, if other files have found out by then that the Hub ails: the first place that is
