@@ -94,6 +94,10 @@ def test_a_model_is_deleted_after_a_question(home: Home, server: Running) -> Non
         screen.wait_text("Delete?")
         screen.type("n\n")
         assert screen.wait() == 1
+    with home.on_terminal("rm", TINY) as asked:
+        asked.wait_text("Delete?")
+        asked.send(signal.SIGINT)
+        assert asked.wait() == 130
     assert f"{TINY} would go: 8 files, 301.4 kB freed." in screen.text
     assert "Nothing was deleted." in screen.text
     assert home.run("rm", TINY, "--leftovers", "--yes").lines == [
@@ -170,8 +174,12 @@ def test_who_waits_for_a_server_that_hangs_is_told_what_for(home: Home, server: 
     announced = json.loads((home.data / "server.json").read_text())
     server.send(signal.SIGSTOP)
     waiting_for = f"Waiting for the server at {announced['url']} (process {server.pid})"
-    with home.start("pull", TINY, "--json") as pull, home.start("pause", TINY) as pause:
-        for command in (pull, pause):
+    with (
+        home.start("pull", TINY, "--json") as pull,
+        home.start("pull", TINY, "--quiet") as quiet,
+        home.start("pause", HELD) as pause,
+    ):
+        for command in (pull, quiet, pause):
             told = command.wait_line(lambda line: line.startswith(waiting_for), "err")
             assert told.strip().endswith("given up after 15 s.")
         server.send(signal.SIGCONT)
@@ -192,6 +200,24 @@ def test_of_a_server_that_hangs_nobody_says_that_none_runs(home: Home, server: R
             assert then in ended.err
             assert "No server" not in ended.out + ended.err
             assert "ResourceWarning" not in ended.err
+
+
+def test_what_is_silent_where_a_server_was_killed_is_none(home: Home) -> None:
+    """Its announcement is still there, and somebody else has its port."""
+    with home.start("pull", HELD, "--json") as pull:
+        pull.wait_snapshot(lambda s: s["downloaded_bytes"] > 0)
+        pull.send(signal.SIGKILL)
+        pull.wait()
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        announced = {"url": f"http://127.0.0.1:{stranger.getsockname()[1]}", "pid": pull.pid, "version": "0"}
+        (home.data / "server.json").write_text(json.dumps(announced))
+        with home.start("ps") as ps, home.start("resume", HELD) as resume:
+            listed, resumed = ps.wait(), resume.wait()
+        paused = home.run("pause", HELD)
+    assert "No server is running" in listed.out
+    assert f"Go on with it here: mlx-manager pull {HELD}" in resumed.err
+    assert paused.code == 0, paused.err
+    assert "has not answered for" not in listed.err + resumed.err + paused.err
 
 
 def test_who_waits_for_one_that_says_nothing_of_itself_is_told_so(home: Home) -> None:

@@ -26,7 +26,7 @@ from mlx_manager.domain.catalog import ModelRequest
 from mlx_manager.errors import DataDirInUse, MlxManagerError, ServerUnreachable
 from mlx_manager.memory import share_arenas
 from mlx_manager.services.access import read_token
-from mlx_manager.services.data_dir import RunningServer, running_server
+from mlx_manager.services.data_dir import RunningServer, is_held, running_server
 from mlx_manager.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Connector:
             return None if announced is None else _reach(announced, self._settings.home)
         except ServerSilent as error:
             logger.debug("A server is announced and silent: %s", error.detail)
-            self.silent = announced
+            # Somebody else may listen where a server was killed: the lock is the truth.
+            self.silent = announced if is_held(self._settings.home) else None
             return None
         finally:
             self._asked = None
@@ -144,6 +145,7 @@ class Connector:
         from mlx_manager.embedded import embedded
 
         # Ours from now on, so that it is ended whatever interrupts its start.
+        self.silent = None
         self._embedded = embedded(self._settings, stderr=self._verbose, comes_for=self._comes_for)
         try:
             url = self._embedded.start()

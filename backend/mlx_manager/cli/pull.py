@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from mlx_manager.cli import stay, views
 from mlx_manager.cli.client import Refused, Snapshot
-from mlx_manager.cli.connect import Connector
+from mlx_manager.cli.connect import Connector, tell_aside
 from mlx_manager.cli.ending import End, tell_end
 from mlx_manager.cli.exits import ExitCode
 from mlx_manager.cli.terminal import Teller, is_live
@@ -44,7 +44,8 @@ def pull(settings: Settings, wanted: ModelRequest, options: PullOptions) -> int:
     # The signals are ours until everything has stopped.
     with Signals(inbox) as signals, Connector(settings, verbose=options.verbose, comes_for=wanted) as servers:
         with _view(wanted, options) as view:
-            api = servers.connect(view.note)
+            # Also who wants no picture is told why nothing begins.
+            api = servers.connect(tell_aside if options.quiet else view.note)
             if options.verbose and not servers.is_embedded:
                 Teller(sys.stderr).line(f"The server at {api.url} does the work; its log: {api.system()['log_file']}")
             # From here on there is something to pause.

@@ -49,7 +49,12 @@ def _agreed(out: Teller, plan: dict[str, Any], *, leftovers: bool) -> bool:
     out.line(f"{what} would go: {words.count(plan['files'], 'file')}, {words.size(plan['freed_bytes'])} freed.")
     if plan["note"]:
         out.line(plan["note"])
-    return click.confirm("Delete?", err=True)
+    try:
+        return click.confirm("Delete?", err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # ends like everywhere else
+        raise
 
 
 def _what(plan: dict[str, Any], *, leftovers: bool) -> str:

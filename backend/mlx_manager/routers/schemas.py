@@ -109,7 +109,9 @@ class DownloadPlan(BaseModel):
     disk_free_bytes: int
     disk_after_bytes: int = Field(description="After this download and those that are under way; negative: missing.")
     queue_bytes: int = Field(description="Room that those that are under way still take.")
-    enough_room: bool = Field(description="A start would not be refused: it leaves 64 MiB of the disk free.")
+    enough_room: bool = Field(
+        description="With this and all that is under way, paused ones too, 64 MiB of the disk stay free."
+    )
     note: str | None
 
 

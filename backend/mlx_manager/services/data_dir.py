@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from mlx_manager.errors import DataDirInUse, DataDirNotWritable
 from mlx_manager.services import drafts
+from mlx_manager.services.locks import is_locked
 
 _LOCK, _SERVER = "lock", "server.json"
 
@@ -83,6 +84,14 @@ class DataDir:
             self.withdraw()
         finally:
             self._lock.release()
+
+
+def is_held(home: Path) -> bool:
+    """Whether a process holds the data directory. Raises DataDirNotWritable when the lock cannot be looked at."""
+    try:
+        return is_locked(home / _LOCK)
+    except OSError as error:
+        raise _not_writable(home, error) from error
 
 
 def running_server(home: Path) -> RunningServer | None:

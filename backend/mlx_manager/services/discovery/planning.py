@@ -40,13 +40,15 @@ class Planner:
         fetch = plan.total_bytes - here_bytes
         chosen = {file.path for file in plan.files}
         after = free - taken
-        # As the start judges it: what takes no room is never refused.
+        # Of what is under way the start counts only what runs; here is told whether all of it will fit at last. What
+        # takes no room is never short of it.
         short = ROOM_TO_LEAVE - after if fetch and taken else 0
         note = None
         if not fetch:
             note = "All of it is here already."
         elif short > 0:
-            note = f"{words.size(short)} are missing on the disk: delete a model first."
+            whom = " for this and what is under way" if queued else ""
+            note = f"{words.size(short)} are missing on the disk{whom}: delete a model first."
         return {
             "model_id": plan.model_id,
             "revision": plan.revision,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Collection, Iterator
@@ -12,6 +11,7 @@ from mlx_manager.domain.library import Leftover
 from mlx_manager.services.hf_cache.layout import DRAFT, DRAFT_AGE_S, RepoFolders
 from mlx_manager.services.hf_cache.library import model_id_of
 from mlx_manager.services.hf_cache.reading import UNFINISHED, scan
+from mlx_manager.services.locks import is_locked
 
 
 def find_leftovers(cache_dir: Path, wanted: Collection[tuple[str, str]]) -> list[Leftover]:
@@ -57,11 +57,6 @@ def _taken(entry: os.DirEntry[str]) -> int:
 
 def _is_held(lock: Path) -> bool:
     try:
-        with lock.open("rb") as file:
-            # Shared, so that two who look do not see each other.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+        return is_locked(lock)
     except OSError:
         return True
-    return False
