@@ -80,6 +80,11 @@ class CurlTransfer:
         # One attribute, so that other threads never see the one without the other.
         self._sampled: tuple[Sample, float] = first, 0.0
 
+    @property
+    def files(self) -> Sequence[Gathering]:
+        """To look at, from any thread; only the transfer's own may change them."""
+        return self._files
+
     def start(self) -> None:
         self._thread.start()
 
