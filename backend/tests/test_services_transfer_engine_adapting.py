@@ -46,6 +46,22 @@ def test_where_each_connection_brings_its_own_there_are_more_and_more(desk: Benc
     assert _most_at_once(desk.hub.requests(where="cdn")) >= 4
 
 
+def test_a_step_that_brought_nothing_is_taken_back(desk: Bench) -> None:
+    """The line is full with two already. On a busy machine a step may seem to pay; the next one is taken back then."""
+    jobs = desk.add({"model.safetensors": 64 * MIB})
+    desk.hub.fault(Fault.rate(4 * MIB, shared=True), where="cdn")
+    transfer = desk.start(jobs, replace(LIMITS, first_connections=2, connections=64))
+    most = 2
+
+    def taken_back() -> bool:
+        nonlocal most
+        now = transfer.sample().connections
+        most = max(most, now)
+        return most > 2 and now == most // 2
+
+    until(taken_back)
+
+
 @pytest.mark.parametrize("fault", [Fault.status(503), Fault.rate_limited()], ids=["503", "429"])
 def test_a_source_that_says_it_is_too_much_is_asked_half_as_much(desk: Bench, fault: Fault) -> None:
     jobs = desk.add({"model.safetensors": 4 * MIB})
