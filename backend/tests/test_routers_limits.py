@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from api_client import MODELS, Api, serving
-from fakes.hub_server import HubServer, mlx_model_files
+from fakes.hub_server import Fault, HubServer, mlx_model_files
 from mlx_manager.domain.states import Status
 
 MODEL = "test-org/Tiny-1B-4bit"
+OTHER = "test-org/Other-1B-4bit"
 RATE = 2 << 20
+LEAST = 1024
 
 
 @pytest.fixture
@@ -56,6 +58,22 @@ def test_a_download_has_a_cap_of_its_own(api: Api) -> None:
     assert api.get(path).json == {"bandwidth_bps": None}, "nothing is kept of it"
     answer = api.call("PUT", path, {"bandwidth_bps": 5000})
     assert (answer.status, answer.json["code"]) == (409, "move_not_allowed")
+
+
+def test_a_cap_of_its_own_holds_for_that_download_alone(api: Api, hub: HubServer) -> None:
+    """One that may have next to nothing stands while another runs through, and goes on when its cap is lifted."""
+    hub.add_model(OTHER, mlx_model_files(24 << 20, seed=9))
+    held = hub.fault(Fault.delay(), "cdn")
+    capped = api.download(MODEL)
+    own = f"{MODELS}/download/{capped}/limit"
+    held.wait_hit()
+    assert api.call("PUT", own, {"bandwidth_bps": LEAST}).status == 200
+    held.clear()
+    api.wait(api.download(OTHER), Status.COMPLETED)
+    # Only what its connections had read when they were told to wait, each half a megabyte at most.
+    assert api.status(capped)["downloaded_bytes"] < 12 << 20
+    assert api.call("PUT", own, {"bandwidth_bps": None}).status == 200
+    api.wait(capped, Status.COMPLETED)
 
 
 @pytest.mark.parametrize("body", [{}, {"bandwidth_bps": 0}, {"bandwidth_bps": "fast"}, {"bandwidth_bps": 5000, "x": 1}])
