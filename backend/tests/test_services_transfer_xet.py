@@ -249,14 +249,19 @@ def test_it_does_not_outlive_us_and_tidies_up(tmp_path: Path, ordered: bool) -> 
 
 
 def test_a_cap_holds(desk: XetBench) -> None:
-    (job,) = desk.add({"a.safetensors": MIB})
-    throttle = Throttle(2e6)
-    transfer = desk.xet([job], throttles=[throttle])
-    transfer.start()
-    finish(transfer)
-    desk.desk.check([job])
-    # A cap that was not asked would owe nothing now.
-    assert throttle.wait_s() > 0
+    """One that may have next to nothing has what it asked for at first, and no more when one beside it is whole."""
+    capped, free = desk.add({"capped.safetensors": SIZE, "free.safetensors": SIZE + 1})
+    cap = Throttle(100)
+    slow = desk.xet([capped], throttles=[cap])
+    slow.start()
+    until(lambda: slow.sample().received_bytes > 0)
+    fast = desk.xet([free], throttles=[Throttle()])
+    fast.start()
+    finish(fast)
+    assert slow.sample().received_bytes <= OPTIONS.streams * OPTIONS.piece_first
+    cap.set_rate(None)
+    finish(slow)
+    desk.desk.check([capped, free])
 
 
 def test_no_room_on_the_disk(desk: XetBench) -> None:
