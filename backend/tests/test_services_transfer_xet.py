@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import psutil
 import pytest
 
 from api_client import ServerProcess
-from fakes.hub_server import TOKEN, Fault, HubServer, mlx_model_files
+from fakes.hub_server import TOKEN, Fault, HubServer, Record, mlx_model_files
 from mlx_manager.domain.states import Phase
 from mlx_manager.errors import HashMismatch, SourceStalled, SourceTrouble, TransferError
 from mlx_manager.services.transfer.journal import Journal
@@ -264,6 +265,41 @@ def test_a_cap_holds(desk: XetBench) -> None:
     desk.desk.check([capped, free])
 
 
+def test_the_store_has_as_many_questions_at_a_time_as_there_are_streams(desk: XetBench) -> None:
+    """However many xorbs lie in what is asked for: left to itself, hf_xet would ask for up to 64 at once."""
+    (job,) = desk.add({"a.safetensors": 8 * MIB})
+    # Two ranges of sixteen xorbs each. What is held for a moment is seen beside whatever comes in that moment.
+    desk.hub.fault(Fault.delay(0.02), "xorb")
+    held = desk.hub.fault(Fault.delay(), "xorb")
+    transfer = desk.xet([job], replace(OPTIONS, piece_first=4 * MIB, piece_most=4 * MIB))
+    transfer.start()
+    held.wait_hit(OPTIONS.streams)
+    held.clear()
+    finish(transfer)
+    assert _most_unanswered(desk.hub.requests("xorb")) == OPTIONS.streams
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        pytest.param(Fault.black_hole(), "xet-token", id="a token"),
+        pytest.param(Fault.black_hole(), "reconstruction", id="a plan"),
+        pytest.param(Fault.stall(after=1000), "xorb", id="bytes"),
+    ],
+)
+def test_a_read_that_goes_silent_is_given_up_and_asked_for_again(desk: XetBench, fault: Fault, where: str) -> None:
+    """Left to itself, hf_xet would wait for five minutes."""
+    (job,) = desk.add({"a.safetensors": MIB})
+    silence = desk.hub.fault(fault, where, times=1)
+    # Our own patience, which would end all of it, is far longer.
+    transfer = desk.xet([job], replace(OPTIONS, read_timeout_s=1.0))
+    transfer.start()
+    finish(transfer)
+    desk.desk.check([job])
+    desk.hub.wait_idle()
+    assert [record.outcome for record in silence.records] == ["gone"]
+
+
 def test_no_room_on_the_disk(desk: XetBench) -> None:
     (job,) = desk.add({"a.safetensors": SIZE})
     assert job.xet is not None
@@ -290,6 +326,12 @@ def test_no_room_on_the_disk(desk: XetBench) -> None:
 def test_what_hf_xet_says_is_cleaned() -> None:
     said = clean("error for url (http://h/x?Signature=abc&b=c)\n with Bearer hf_secret, xet_secret and hf_secret")
     assert said == "error for url (http://h/x?…) with Bearer … xet_… and hf_…"
+
+
+def _most_unanswered(records: list[Record]) -> int:
+    """How many at the same time had not a byte of their answers yet and were not given up."""
+    ends = [(one.at, one.answered_at or one.ended_at or inf) for one in records]
+    return max(sum(began <= then.at < end for began, end in ends) for then in records)
 
 
 def _child() -> int:

@@ -187,6 +187,7 @@ def deliver(wire: Wire, exchange: Exchange, record: Record, log: RequestLog) -> 
     lines = [f"HTTP/1.1 {reply.status} {reason}", *fields]
     with log.changed:
         record.status = reply.status
+        record.answered_at = time.monotonic()
     wire.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
     if request.method != "HEAD":
         send_body(wire, exchange, body, record, log)

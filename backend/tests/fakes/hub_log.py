@@ -32,6 +32,8 @@ class Record:
     """0 until the answer begins, and for ever when it never does."""
     sent: int = 0
     """Bytes of the body handed to the kernel; the peer may have read fewer."""
+    answered_at: float | None = None
+    """Before its first byte goes out: until then nobody can have had any of it. None when it never begins."""
     first_byte_at: float | None = None
     ended_at: float | None = None
     outcome: str = ""
