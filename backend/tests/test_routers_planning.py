@@ -61,7 +61,9 @@ def test_a_part_counts_what_is_durable_and_the_room_that_it_owns(api: Api, hub: 
     try:
         task_id = api.download(HELD)
         held.wait_hit()
-        hub.wait_sent(1 << 20, "model.safetensors")
+        with api.progress(task_id) as progress:
+            # Sent is not received yet.
+            progress.until(lambda event: event.data["downloaded_bytes"] > 2)
         assert api.move(task_id, "pause").json["status"] == "paused"
         status = api.status(task_id)
         plan = api.post(f"{MODELS}/plan", {"model_id": HELD, "preset": "all"}).json
