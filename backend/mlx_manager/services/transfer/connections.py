@@ -203,7 +203,7 @@ class Connections:
         elif fetch.position >= fetch.end:
             self._finished += 1
             self._siblings.finished(fetch, time.monotonic())
-            file.refusals = 0
+            file.source.worked()
         elif failure is not None:
             self._broken(fetch, failure)
         else:
@@ -232,9 +232,8 @@ class Connections:
             if fetch.address is not file.source.address:
                 return  # another connection was refused there before; a fresh address is asked for already
             # Nothing will change by waiting alone: a bounded number of fresh addresses, then an end with the reason.
-            file.refusals += 1
-            if file.refusals > max(self._limits.refusals, file.source.places):
-                said = f"{file.job.path}: {error.detail} It was asked {file.refusals} times."
+            if (asked := file.source.refused(self._limits.refusals)) is not None:
+                said = f"{file.job.path}: {error.detail} It was asked {asked} times."
                 rejected = SourceRejected(said, advice=NOT_SERVED_ADVICE)
                 rejected.file = file.job.path
                 self._fail(rejected)
@@ -251,7 +250,7 @@ class Connections:
             # It got somewhere: a line that breaks again and again still comes to the end, without a wait.
             self._log.info("%s; asked again at once", error.detail.rstrip("."))
             return
-        if resolve_again or file.source.places > 1:
+        if resolve_again or file.source.has_mirrors:
             file.source.resolve_again(fetch.address, ailing=not isinstance(error, SourceRefused))
         unreachable = fetch.address.host if isinstance(error, SourceUnreachable) else None
         # To be refused at the door costs nobody anything, and a network that is back should be seen soon. Where the Hub
@@ -259,13 +258,16 @@ class Connections:
         near = self._limits.backoff_near_s if unreachable is not None and not resolve_again else None
         # Connections that fail side by side are one failure: the first one's wait covers them.
         wait = 0.0 if file.trouble is not None and file.trouble.until > now else file.backoff.failed(near)
-        until = now + max(wait, asked or 0.0)
+        # Of another place nothing was asked.
+        moved = file.source.address.host != fetch.address.host
+        limited_until = now + max(wait, asked or 0.0)
+        until = now + wait if moved else limited_until
         if file.trouble is not None and file.trouble.until >= until:
             self._log.debug("%s besides", error.detail.rstrip("."))
             return
         file.trouble = Trouble(error.detail, until, file.backoff.failures, limited, error.advice, unreachable)
         if limited:
-            self._limited[fetch.address.host] = file.trouble
+            self._limited[fetch.address.host] = replace(file.trouble, until=limited_until)
         if limited or isinstance(error, SourceBusy):
             self._parallelism.refused(now)
         self._log.warning(

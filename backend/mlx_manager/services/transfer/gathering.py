@@ -66,7 +66,6 @@ class Gathering:
         self.work = WorkList([])
         self.active = 0
         self.backoff = Backoff(limits.backoff_first_s, limits.backoff_max_s)
-        self.refusals = 0
         self.hash_failures = 0
         self.repair: Repair | None = None
         self.trouble: Trouble | None = None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 MAX_REDIRECTS = 8
+REFUSAL = 2
+"""So many failures in passing one refusal weighs: who has not got a file is asked for it less often."""
 REST_S = 30.0
 """So long a place that failed is asked only where no other is well."""
 
@@ -62,9 +64,9 @@ class Health:
 
 class Source:
     """Keeps the resolved address until it is refused. The token goes to the Hub's own host, and there only if
-    ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order. After each failure
-    another place is asked: first those that are well and have not refused this file, then those that only ailed, and
-    when all have refused it, all anew. Whatever they send is verified like the Hub's."""
+    ``token_for(url)`` gives one. ``mirrors``: where else the same file is to be had, in order. After each failure the
+    place that has given this file the least trouble is asked, so none is left out for ever. Whatever they send is
+    verified like the Hub's."""
 
     def __init__(
         self,
@@ -78,14 +80,14 @@ class Source:
         self._token_for = token_for
         self._places = (url, *mirrors)
         self._place = 0
-        self._refused: set[int] = set()
         self._begun = False
+        self._troubles = [0] * len(self._places)
+        self._refusals = [0] * len(self._places)
         self.address = Address(url)
 
     @property
-    def places(self) -> int:
-        """How many there are to ask."""
-        return len(self._places)
+    def has_mirrors(self) -> bool:
+        return len(self._places) > 1
 
     def headers(self) -> list[str]:
         lines = ["Accept-Encoding: identity", "Accept: */*"]
@@ -109,20 +111,28 @@ class Source:
         ``ailing``: it is the place that fails, and not this file that it refuses."""
         if address is not self.address:
             return
-        if not ailing:
-            self._refused.add(self._place)
+        place = self._place
+        # Where bytes came from, an address has run out, or some were wrong: that may pass too.
+        self._troubles[place] += 1 if ailing or address.resolved else REFUSAL
         # What a mirror refuses it seldom has of the other files: they begin elsewhere too.
-        if ailing or self._place:
-            self._health.failed(self._places[self._place])
-        self._move(self._next())
+        if ailing or place:
+            self._health.failed(self._places[place])
+        # Itself last: another one is at hand, and it needs time.
+        order = [(place + step) % len(self._places) for step in range(1, len(self._places) + 1)]
+        self._move(min(order, key=lambda other: (self._troubles[other], not self._is_well(other))))
 
-    def _next(self) -> int:
-        """Itself last: another one is at hand, and it needs time."""
-        order = [(self._place + step) % len(self._places) for step in range(1, len(self._places) + 1)]
-        if self._refused.issuperset(order):
-            self._refused = {self._place} if len(order) > 1 else set()
-        left = [place for place in order if place not in self._refused]
-        return next(filter(self._is_well, left), left[0])
+    def refused(self, most: int) -> int | None:
+        """It refuses this file, in a row without a range from anywhere. How often that was, when it is the end of it:
+        when the Hub has said so more than ``most`` times, or everybody has and all together as often."""
+        self._refusals[self._place] += 1
+        asked = sum(self._refusals)
+        agreed = all(self._refusals) and asked > max(most, len(self._places))
+        return asked if agreed or self._refusals[0] > most else None
+
+    def worked(self) -> None:
+        """A range came: what was before it counts no longer."""
+        self._troubles = [0] * len(self._places)
+        self._refusals = [0] * len(self._places)
 
     def begin(self) -> None:
         """Before the first request, if other files have found out by then that the Hub ails: the first place that is
