@@ -240,6 +240,7 @@ def _obey(text: str) -> None:
                 **job,
                 "digest": Digest(**job["digest"]),
                 **{key: Path(job[key]) for key in ("target", "part", "lock")},
+                "elsewhere": tuple(map(Path, job["elsewhere"])),
             }
         )
         for job in told["jobs"]

@@ -42,12 +42,14 @@ class Hub(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BlobPlace:
-    """Where one content of a plan belongs on the disk."""
+    """Where one content of a plan belongs on the disk. ``elsewhere``: where another download of the same commit may
+    have put it by the time that its lock is free."""
 
     file: PlanFile
     blob: Path
     part: Path
     lock: Path
+    elsewhere: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class XetSource:
 @dataclass(frozen=True, slots=True)
 class FileJob:
     """One verified file to get: ``size`` bytes with ``digest`` from ``url``, gathered in ``part``, published at
-    ``target`` while ``lock`` is held. ``path`` is its name for people. ``xet``: where it is to be had by Xet too."""
+    ``target`` while ``lock`` is held. ``path`` is its name for people. ``xet``: where it is to be had by Xet too.
+    ``elsewhere``: as of `BlobPlace`."""
 
     path: str
     url: str
@@ -127,6 +130,7 @@ class FileJob:
     part: Path
     lock: Path
     xet: XetSource | None = None
+    elsewhere: tuple[Path, ...] = ()
 
 
 class VerifiedBlobs(Protocol):

@@ -114,6 +114,7 @@ class DownloadWorker:
                 part=place.part,
                 lock=place.lock,
                 xet=self._xet_source(plan, place.file),
+                elsewhere=place.elsewhere,
             )
             for place in places
         ]

@@ -30,7 +30,7 @@ from mlx_manager.services.hf_cache.library import LibraryReader, folder_name
 from mlx_manager.services.hf_cache.linking import link_files, sweep, write_ref, write_tree
 from mlx_manager.services.hf_cache.pending import note_links, settle_links
 from mlx_manager.services.hf_cache.reading import read_files
-from mlx_manager.services.hf_cache.staging import find_contents, firsts
+from mlx_manager.services.hf_cache.staging import find_contents, firsts, places_in_snapshot
 from mlx_manager.services.ports import BlobPlace, VerifiedBlobs
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,17 @@ class HfCache:
         check_names(plan)
         folders = RepoFolders.of(self.cache_dir, plan.model_id)
         with disk_errors(folders.root):
-            if folders.blobs.is_dir():
-                contents = self._contents(folders, plan)
-            else:
-                contents = {file.etag: folders.blob(file.etag) for file in plan.files}
+            symlinks = not folders.root.is_dir() or self._has_symlinks(folders)
+            contents = self._contents(folders, plan, symlinks=symlinks)
+            elsewhere = {} if symlinks else places_in_snapshot(folders, plan)
         return [
-            BlobPlace(file, contents[file.etag], folders.part(file.etag), folders.lock(file.etag))
+            BlobPlace(
+                file,
+                contents[file.etag],
+                folders.part(file.etag),
+                folders.lock(file.etag),
+                elsewhere.get(file.etag, ()),
+            )
             for file in plan.blobs
         ]
 
@@ -115,13 +120,16 @@ class HfCache:
             folders.snapshots.mkdir(parents=True, exist_ok=True)
             if not folders.tree(plan.commit).is_file():
                 write_tree(folders, plan)
-            contents = self._contents(folders, plan)
             symlinks = self._has_symlinks(folders)
+            contents = self._contents(folders, plan, symlinks=symlinks)
             right = [] if symlinks else self._known_right(firsts(folders, plan, contents))
             note_links(folders, plan, {} if symlinks else contents)
-            snapshot = link_files(folders, plan, contents, symlinks=symlinks)
-            if right and self._verified:
-                self._verified.remember(right)
+            try:
+                snapshot = link_files(folders, plan, contents, symlinks=symlinks)
+            finally:
+                # Those that were moved before it broke off, too.
+                if right and self._verified:
+                    self._verified.remember(right)
             write_ref(folders, plan.revision, plan.commit)
             settle_links(folders, plan)
         log.debug("%s: %s linked in %s", plan.model_id, words.count(len(plan.files), "file"), snapshot)
@@ -207,9 +215,10 @@ class HfCache:
         with disk_errors(self.cache_dir):
             return find_leftovers(self.cache_dir, wanted)
 
-    def _contents(self, folders: RepoFolders, plan: Plan) -> dict[str, Path]:
+    @staticmethod
+    def _contents(folders: RepoFolders, plan: Plan, *, symlinks: bool) -> dict[str, Path]:
         """Etag → where that content is or goes: its blob; without symbolic links, see `staging`."""
-        if self._has_symlinks(folders):
+        if symlinks:
             return {file.etag: folders.blob(file.etag) for file in plan.files}
         return find_contents(folders, plan)
 
@@ -220,8 +229,7 @@ class HfCache:
 
     def _has_symlinks(self, folders: RepoFolders) -> bool:
         if self._symlinks is None:
-            folders.blobs.mkdir(parents=True, exist_ok=True)
-            self._symlinks = has_symlinks(folders.blobs)
+            self._symlinks = has_symlinks(folders.root)
         return self._symlinks
 
     def _check_case(self, plan: Plan, folders: RepoFolders) -> None:

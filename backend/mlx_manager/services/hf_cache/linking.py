@@ -70,7 +70,8 @@ def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *
         elif source != target:
             _copy(folders, source, target, file.size)
     if moved:
-        sync_folders([*made.values(), folders.blobs])
+        to_top = {above for folder in made.values() for above in (folder, *folder.parents) if snapshot in above.parents}
+        sync_folders([*to_top, snapshot, folders.snapshots, folders.blobs])
     return snapshot
 
 

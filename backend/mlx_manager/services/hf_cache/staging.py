@@ -18,15 +18,21 @@ def find_contents(folders: RepoFolders, plan: Plan) -> dict[str, Path]:
     """Etag → where that content is, or goes: it waits, or another program has left it as a blob, or it is in the
     snapshot already, under a name that this plan need not want. Raises OSError."""
     found = {}
-    paths: dict[str, list[str]] = {}
-    for file in (*plan.files, *plan.tree):
-        paths.setdefault(file.etag, []).append(file.path)
-    snapshot = folders.snapshot(plan.commit)
+    shown = places_in_snapshot(folders, plan)
     for file in plan.blobs:
         waiting = folders.staged(file.etag, plan.commit)
-        places = [waiting, folders.blob(file.etag), *(snapshot / path for path in paths[file.etag])]
+        places = [waiting, folders.blob(file.etag), *shown[file.etag]]
         found[file.etag] = next((place for place in places if file_size(place) == file.size), waiting)
     return found
+
+
+def places_in_snapshot(folders: RepoFolders, plan: Plan) -> dict[str, tuple[Path, ...]]:
+    """Etag → wherever in the snapshot that content belongs, the names first that this plan wants."""
+    snapshot = folders.snapshot(plan.commit)
+    places: dict[str, dict[Path, None]] = {}
+    for file in (*plan.files, *plan.tree):
+        places.setdefault(file.etag, {})[snapshot / file.path] = None
+    return {etag: tuple(found) for etag, found in places.items()}
 
 
 def firsts(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path]) -> dict[Path, Path]:

@@ -63,6 +63,8 @@ class Gathering:
         self.source = Source(job.url, token_for, mirrors, health)
         kind = SmallPart if self.is_small and not by_others else Part
         self.part = kind(job.part, job.digest.hex, job.size)
+        self.found = job.target
+        """Where it was here already."""
         self.work = WorkList([])
         self.active = 0
         self.backoff = Backoff(limits.backoff_first_s, limits.backoff_max_s)

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mlx_manager.domain import words
@@ -109,15 +110,16 @@ class Stages:
                 file.stage = Stage.LOCKED_OUT
                 self._locked_out.append(file)
                 return
-            if file.job.target.exists():
-                self._check_present(file)
+            found = next((place for place in (file.job.target, *file.job.elsewhere) if place.exists()), None)
+            if found is not None:
+                self._check_present(file, found)
             else:
                 self._begin(file)
         except OSError as error:
             raise disk_error(error, file.job.size) from error
 
-    def _check_present(self, file: Gathering) -> None:
-        target = file.job.target
+    def _check_present(self, file: Gathering, target: Path) -> None:
+        file.found = target
         if target.stat().st_size != file.job.size:
             self._log.warning("%s: the cache holds it with a wrong size; it is fetched again", file.job.path)
             self._begin(file)
@@ -246,7 +248,7 @@ class Stages:
     def _tidy(self, file: Gathering, known: bool) -> None:
         file.part.remove()
         if not known:
-            self._verified.remember([file.job.target])
+            self._verified.remember([file.found])
 
     def _finish(self, file: Gathering, how: str, *, told: bool = True) -> None:
         file.stage = Stage.DONE
