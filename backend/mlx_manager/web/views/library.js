@@ -102,15 +102,18 @@ const lines = (m) => html`<div class="pastes">
   ${paste(texts.use.hf, `hf download ${m.model_id}`)}
 </div>`;
 
+// Of an only commit the whole model is what would be deleted.
+const several = (m) => m.revisions.length > 1;
+
 const commits = (m) => html`<table class="table">
-  <thead><tr><th scope="col">${t.commit}</th><th scope="col">${t.refs}</th><th scope="col" class="num">${t.files}</th><th scope="col" class="num">${t.size}</th><th scope="col">${t.state}</th><th scope="col"><span class="unseen">${t.remove}</span></th></tr></thead>
+  <thead><tr><th scope="col">${t.commit}</th><th scope="col">${t.refs}</th><th scope="col" class="num">${t.files}</th><th scope="col" class="num">${t.size}</th><th scope="col">${t.state}</th>${several(m) ? html`<th scope="col"><span class="unseen">${t.remove}</span></th>` : nothing}</tr></thead>
   <tbody>${m.revisions.map((one) => html`<tr>
     <th scope="row"><code>${one.commit.slice(0, 12)}</code></th>
     <td>${one.refs.length > 0 ? html`<bdi>${one.refs.join(", ")}</bdi>` : "–"}</td>
     <td class="num">${one.files_total === null ? f.exact(one.files) : t.of(f.exact(one.files), f.exact(one.files_total))}</td>
     <td class="num">${f.bytes(one.size_bytes)}</td>
     <td>${one.complete ? t.complete : missing(one)}</td>
-    <td>${m.revisions.length > 1 ? html`<button type="button" class="button small" @click=${() => askDelete(m.model_id, one.commit)}>${icon("trash")}${t.remove}<span class="unseen"> ${one.commit.slice(0, 12)}</span></button>` : nothing}</td>
+    ${several(m) ? html`<td><button type="button" class="button small" @click=${() => askDelete(m.model_id, one.commit)}>${icon("trash")}${t.remove}<span class="unseen"> ${one.commit.slice(0, 12)}</span></button></td>` : nothing}
   </tr>`)}</tbody>
 </table>`;
 
