@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -111,6 +113,42 @@ def test_a_file_that_waits_does_not_hide_that_others_go_on_and_is_not_hidden_aft
     sample = told(transfer, Phase.RETRYING)
     assert "answered 500" in sample.message
     assert sample.downloaded_bytes == MIB, "all that is not in trouble is here, published or about to be"
+
+
+class _HeldUp(logging.Handler):
+    """Holds the transfer's own thread up once, when it asks for its second range, as a disk or a sleep does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(logging.DEBUG)
+        self._seconds = seconds
+        self._asked = 0
+        self.over = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._asked += record.getMessage().startswith("GET ")
+        if self._asked == 2 and not self.over.is_set():
+            time.sleep(self._seconds)
+            self.over.set()
+
+
+def test_while_nobody_here_looked_no_connection_was_silent(desk: Bench) -> None:
+    (job,) = desk.add({"a.bin": MIB})
+    limits = replace(PATIENT, told_after_s=3.0)
+    held_up = _HeldUp(limits.told_after_s + 0.5)
+    log = logging.getLogger("mlx_manager.services.transfer.engine")
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    log.addHandler(held_up)
+    try:
+        transfer = desk.start([job], limits)
+        phases = {transfer.sample().phase}
+        while not held_up.over.is_set() or transfer.sample().received_bytes < MIB:
+            phases.add(transfer.sample().phase)
+        finish(transfer)
+    finally:
+        log.removeHandler(held_up)
+        log.setLevel(level)
+    assert Phase.STALLED not in phases
 
 
 def test_a_rate_limit_is_told_with_its_end(desk: Bench) -> None:

@@ -80,7 +80,8 @@ def asleep_shortly(scene: Scene) -> None:
     scene.until(text="Receiving", since=woke)
     slow.clear()
     scene.completed()
-    assert not [event for event in scene.watching.events if event.at > woke and event.data["phase"] == "stalled"]
+    stalled = [event for event in scene.watching.events if event.at > woke and event.data["phase"] == "stalled"]
+    assert not stalled, stalled[0].data["message"]
 
 
 @row(

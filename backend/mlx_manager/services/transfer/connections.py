@@ -81,8 +81,12 @@ class Connections:
         return any(file.owed for file in self._stages.open)
 
     def silent_s(self, now: float) -> float:
-        """For how long no byte came, though nothing kept us from asking."""
-        return now - max(self.last_byte_at, self._asked_at)
+        """For how long no byte came, though nothing kept us from asking, and from looking: the disk may have held us
+        up, or the machine slept."""
+        return now - max(self.last_byte_at, self._asked_at) - self._late_s(now)
+
+    def _late_s(self, now: float) -> float:
+        return max(0.0, now - self._looked_at - LATE_S)
 
     def wanted_files(self) -> int:
         """How many more files should be taken up so that no connection is idle."""
@@ -323,9 +327,10 @@ class Connections:
             self._replace(laggard, "far behind its siblings")
 
     def _forgive_lateness(self, now: float) -> None:
-        late = now - self._looked_at - LATE_S
+        late = self._late_s(now)
         self._looked_at = now
         if late > 0:
+            self._asked_at = min(now, max(self.last_byte_at, self._asked_at) + late)
             for fetch in self._fetches:
                 fetch.forgive(late)
 

@@ -189,8 +189,10 @@ class Fetch:
 
     def forgive(self, seconds: float) -> None:
         """Nobody looked at the connection for so long: that silence is not the connection's."""
-        self.last_byte_at += seconds
-        self._pace = deque([(time.monotonic(), self.received)])
+        now = time.monotonic()
+        # What came in the same round came after it.
+        self.last_byte_at = min(now, self.last_byte_at + seconds)
+        self._pace = deque([(now, self.received)])
         if self._window_at is not None:
             self._window_at += seconds
 
