@@ -20,8 +20,8 @@ Snapshot = dict[str, Any]
 """A download as `domain.snapshot` writes it."""
 
 ANSWER_WITHIN_S = 15.0
-HEALTH_WITHIN_S = 5.0
 """A pause answers only when the bytes have stopped; anything else answers at once."""
+HEALTH_WITHIN_S = 5.0
 PASS_S = 60.0
 HUB_WITHIN_S = 75.0
 """The server itself gives the Hub less."""

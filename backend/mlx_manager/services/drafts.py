@@ -48,6 +48,15 @@ def sweep(folder: Path) -> None:
         _remove(draft)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _remove(draft: Path) -> None:
     try:
         draft.unlink(missing_ok=True)

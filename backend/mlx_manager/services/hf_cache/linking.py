@@ -17,8 +17,9 @@ from typing import Any
 
 from mlx_manager.domain.plan import Plan
 from mlx_manager.errors import CacheFailed
+from mlx_manager.services.drafts import sync_folder
 from mlx_manager.services.hf_cache.layout import DRAFT, DRAFT_AGE_S, RepoFolders
-from mlx_manager.services.hf_cache.staging import file_size, firsts, sync_folders
+from mlx_manager.services.hf_cache.staging import file_size, firsts
 
 TREE_FORMAT = 1
 
@@ -71,7 +72,9 @@ def link_files(folders: RepoFolders, plan: Plan, contents: Mapping[str, Path], *
             _copy(folders, source, target, file.size)
     if moved:
         to_top = {above for folder in made.values() for above in (folder, *folder.parents) if snapshot in above.parents}
-        sync_folders([*to_top, snapshot, folders.snapshots, folders.blobs])
+        # What was moved has its new name for good before it loses the old one.
+        for folder in (*to_top, snapshot, folders.snapshots, folders.blobs):
+            sync_folder(folder)
     return snapshot
 
 

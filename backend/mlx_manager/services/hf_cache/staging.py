@@ -5,9 +5,8 @@ lies in the snapshot of a download that is cancelled may be anybody's, and stays
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlx_manager.domain.plan import Plan
@@ -49,13 +48,3 @@ def file_size(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def sync_folders(folders: Iterable[Path]) -> None:
-    """Make what was moved between them durable: the bytes are, and a power cut must not cost their names."""
-    for folder in folders:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -245,12 +245,3 @@ def data_sync(fd: int) -> None:
         os.fsync(fd)
         return
     os.fdatasync(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

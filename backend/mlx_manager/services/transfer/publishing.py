@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
+from mlx_manager.services.drafts import sync_folder
 from mlx_manager.services.ports import VerifiedBlobs
 from mlx_manager.services.transfer.durable import DiskThread
 from mlx_manager.services.transfer.gathering import Gathering
-from mlx_manager.services.transfer.part import sync_folder
 
 SYNCS_AT_ONCE = 8
 BATCH = 24
